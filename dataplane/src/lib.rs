@@ -1,1 +1,27 @@
-//! To be written.
+//! Ringway: a userspace host switch for virtual machines.
+//!
+//! QEMU guests plug in over vhost-user with packed virtqueues; poll-mode workers forward their frames through a
+//! lockless flow table with one copy a frame. The rooms, from the bottom up; imports run downward only:
+//!
+//! | room | what lives there |
+//! |---|---|
+//! | [`account`], [`cpu`] | counters and drop reasons; two CPU instructions |
+//! | [`packet`] | bytes to meaning |
+//! | [`flow`] | the flow table and the MAC table |
+//! | [`guest`] | a vhost-user port: protocol session, memory, virtqueues |
+//! | [`worker`] | the poll loop and the walk of a burst |
+//! | [`switch`] | what the parts make together |
+//! | [`metrics`], [`control`] | seen and asked from outside |
+
+pub mod account;
+pub mod control;
+pub mod cpu;
+pub mod flow;
+pub mod guest;
+pub mod metrics;
+pub mod packet;
+mod run;
+pub mod switch;
+pub mod worker;
+
+pub use run::run;

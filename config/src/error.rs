@@ -1,0 +1,115 @@
+//! What can be wrong with a file, each with the mend, as one line.
+
+use std::path::{Path, PathBuf};
+
+use crate::FILE_BYTES_MAX;
+use crate::socket::PATH_BYTES_MAX;
+use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX};
+
+/// Why a file was refused: `FILE:LINE: what is wrong; what to do`, always a single line when displayed.
+///
+/// Control characters taken over from the file or its name are shown escaped, so that neither can break the line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.one_line())]
+pub struct Error {
+    file: PathBuf,
+    line: Option<usize>,
+    // Boxed to keep the `Result`s that carry it small.
+    problem: Box<Problem>,
+}
+
+impl Error {
+    pub(crate) fn at_line(file: &Path, line: usize, problem: Problem) -> Self {
+        Self { file: file.to_owned(), line: Some(line), problem: Box::new(problem) }
+    }
+
+    pub(crate) fn whole_file(file: &Path, problem: Problem) -> Self {
+        Self { file: file.to_owned(), line: None, problem: Box::new(problem) }
+    }
+
+    /// The file, as it was named to [`load`](crate::load) or [`parse`](crate::parse).
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// The line at fault, from 1; `None` if it is the file as a whole, as when it cannot be read.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    fn one_line(&self) -> String {
+        let file = self.file.display();
+        let text = match self.line {
+            Some(line) => format!("{file}:{line}: {}", self.problem),
+            None => format!("{file}: {}", self.problem),
+        };
+        let mut shown = String::with_capacity(text.len());
+        for c in text.chars() {
+            // The two separators end a line in some viewers without being control characters.
+            if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+                shown.extend(c.escape_default());
+            } else {
+                shown.push(c);
+            }
+        }
+        shown
+    }
+}
+
+/// What is wrong; what to do. Text from the file stands in backquotes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("cannot be read: {0}; name a file that exists and that this user may read")]
+    Unreadable(String),
+    #[error("is larger than {} bytes; name a configuration file", FILE_BYTES_MAX)]
+    FileTooLarge,
+    #[error("not UTF-8; save the file as UTF-8")]
+    NotUtf8,
+
+    #[error("not TOML: {0}; write `key = value` lines under `[table]` headers, with text in double quotes")]
+    Syntax(String),
+    #[error("this key or table is here for the second time; remove it, or write `[[bridge]]` and `[[port]]` for more")]
+    DuplicateKey,
+    #[error("unknown key `{key}`; use {known}, or remove it")]
+    UnknownKey { key: String, known: String },
+    #[error("{place} is {found}; write {wanted}")]
+    WrongType { place: String, found: String, wanted: String },
+    #[error("this [[{table}]] has no `{key}`; add `{key} = \"{example}\"`")]
+    MissingKey { table: &'static str, key: &'static str, example: &'static str },
+
+    #[error("`{given}` cannot name a {what}; use 1 to 32 of a-z A-Z 0-9 `-` `_` `.`")]
+    BadName { what: &'static str, given: String },
+    #[error("a {what} named `{name}` is already on line {first_line}; give this one another name")]
+    DuplicateName { what: &'static str, name: String, first_line: usize },
+    #[error("{what} {value} is listed twice; remove one")]
+    ListedTwice { what: &'static str, value: String },
+    #[error("unknown {what} `{given}`; use {known}")]
+    UnknownWord { what: &'static str, given: String, known: String },
+
+    #[error("`{0}` is no address to serve metrics on; write one like \"127.0.0.1:9477\" or \"[::1]:9477\", or \"off\"")]
+    BadMetrics(String),
+    #[error("no CPU is listed; list at least one, or remove `cpus` to take the first of each NUMA node")]
+    NoCpu,
+    #[error("there is no CPU {0}; use 0 to {max}", max = CPU_MAX)]
+    BadCpu(i128),
+    #[error("an ageing time of {0} s is out of range; use 1 to {max}", max = MAC_AGEING_SECONDS_MAX)]
+    BadAgeing(i128),
+
+    #[error("NIC ports are not built yet; use `kind = \"vhost-user\"`, or remove this port")]
+    NicPort,
+    #[error("this [[port]] is in no bridge; add `bridge = \"NAME\"` with {0}")]
+    NoBridge(String),
+    #[error("there is no bridge `{given}`; use {advice}")]
+    UnknownBridge { given: String, advice: String },
+
+    #[error("socket path `{0}` is relative; write it from the root, as in \"/run/guests/vm1.sock\"")]
+    RelativeSocket(PathBuf),
+    #[error("socket path is {bytes} bytes long; use at most {max}, all that an address holds", max = PATH_BYTES_MAX)]
+    LongSocket { bytes: usize },
+    #[error("socket path `{0}` names no file; end it with a file name, without control characters anywhere")]
+    BadSocket(PathBuf),
+    #[error("directory `{0}` does not exist; create it: mkdir -p {0}")]
+    NoDirectory(PathBuf),
+    #[error("socket `{path}` is already the {owner}; give each its own path")]
+    DuplicateSocket { path: PathBuf, owner: String },
+}

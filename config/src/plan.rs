@@ -1,0 +1,120 @@
+//! The validated plan: what the dataplane builds.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A whole switch, as validated. It may be empty: a switch without bridges or ports runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where `ringway show` reaches the switch: an absolute path of at most 107 bytes. Its directory is not checked.
+    pub control_socket: PathBuf,
+    /// Where metrics are served, or `None` if the operator wrote `"off"`. Port 0 lets the kernel choose.
+    pub metrics: Option<SocketAddr>,
+    /// The poll-mode workers.
+    pub workers: Workers,
+    /// The bridges in the order written; their names differ.
+    pub bridges: Vec<Bridge>,
+    /// The ports in the order written; their names and their sockets differ.
+    pub ports: Vec<Port>,
+}
+
+/// The poll-mode workers, one a CPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workers {
+    /// The CPUs to run on, in the order written, at least one, none twice, each 0 to 1023 (whether the machine has
+    /// them is not checked); `None` stands for the first CPU of each NUMA node.
+    pub cpus: Option<Vec<usize>>,
+}
+
+/// A learning bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bridge {
+    /// 1 to 32 ASCII letters, digits, `-`, `_` or `.`; no two bridges share it.
+    pub name: String,
+    /// How long a MAC address is remembered after its last frame: 1 to 86,400 s.
+    pub mac_ageing: Duration,
+}
+
+/// A port of one bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// 1 to 32 ASCII letters, digits, `-`, `_` or `.`; no two ports share it.
+    pub name: String,
+    /// The index of its bridge in [`Plan::bridges`].
+    pub bridge: usize,
+    /// What is behind the port.
+    pub kind: PortKind,
+}
+
+/// What is behind a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortKind {
+    /// A guest, through a vhost-user socket.
+    VhostUser(VhostUser),
+}
+
+/// A guest behind a vhost-user socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VhostUser {
+    /// An absolute path of at most 107 bytes, whose directory existed when the plan was made.
+    pub socket: PathBuf,
+    /// Which end of the socket the switch is.
+    pub mode: Mode,
+    /// Features the guest is not offered, in the order written, none twice.
+    pub mask_features: Vec<Feature>,
+}
+
+/// Which end of the vhost-user socket the switch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The switch connects, and keeps trying; the front end (QEMU, virtio-user) listens.
+    Client,
+}
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 1] = [Self::Client];
+
+    /// The name written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+        }
+    }
+}
+
+/// A virtio feature that an operator may withhold from a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Feature {
+    /// `VIRTIO_F_RING_PACKED`; without it the rings are split.
+    Packed,
+    /// `VIRTIO_NET_F_MRG_RXBUF`
+    MrgRxbuf,
+    /// `VIRTIO_F_INDIRECT_DESC`
+    IndirectDesc,
+    /// `VIRTIO_NET_F_MQ`
+    Mq,
+    /// `VIRTIO_NET_F_CTRL_VQ`
+    CtrlVq,
+    /// `VIRTIO_NET_F_GUEST_ANNOUNCE`
+    GuestAnnounce,
+}
+
+impl Feature {
+    /// Every feature that may be masked.
+    pub const ALL: [Self; 6] =
+        [Self::Packed, Self::MrgRxbuf, Self::IndirectDesc, Self::Mq, Self::CtrlVq, Self::GuestAnnounce];
+
+    /// The name written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Packed => "packed",
+            Self::MrgRxbuf => "mrg_rxbuf",
+            Self::IndirectDesc => "indirect_desc",
+            Self::Mq => "mq",
+            Self::CtrlVq => "ctrl_vq",
+            Self::GuestAnnounce => "guest_announce",
+        }
+    }
+}

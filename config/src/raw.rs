@@ -1,0 +1,80 @@
+//! The file as written: every key optional, every value with its place in the text.
+//!
+//! Keys are optional here even where the switch needs them, because a missing key is then found by validation, which
+//! knows what to advise. Numbers are wider than any allowed value, so that one out of range is told its range rather
+//! than its type; words with a meaning (kinds, modes, features) stay text for the same reason.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+
+pub(crate) type Text = Spanned<String>;
+pub(crate) type Number = Spanned<i128>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Raw {
+    pub(crate) control_socket: Option<Text>,
+    pub(crate) metrics: Option<Text>,
+    pub(crate) workers: Option<Table<RawWorkers>>,
+    #[serde(default)]
+    pub(crate) bridge: Vec<Spanned<Table<RawBridge>>>,
+    #[serde(default)]
+    pub(crate) port: Vec<Spanned<Table<RawPort>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawWorkers {
+    pub(crate) cpus: Option<Spanned<Vec<Number>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawBridge {
+    pub(crate) name: Option<Text>,
+    pub(crate) mac_ageing_seconds: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawPort {
+    pub(crate) name: Option<Text>,
+    pub(crate) kind: Option<Text>,
+    pub(crate) bridge: Option<Text>,
+    pub(crate) socket: Option<Text>,
+    pub(crate) mode: Option<Text>,
+    #[serde(default)]
+    pub(crate) mask_features: Vec<Text>,
+}
+
+/// A `T` written as a table.
+///
+/// A derived `T` alone would also take a list of its values in the order of its fields: `bridge = [["br0", 300]]`
+/// would be a bridge, and `[[workers]]` would be read as one table's values.
+#[derive(Debug)]
+pub(crate) struct Table<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor(PhantomData)).map(Table)
+    }
+}
+
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}

@@ -1,0 +1,175 @@
+//! From the file as written to the plan: every rule that the types of `raw` do not already hold.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Spanned;
+
+use crate::error::{Error, Problem};
+use crate::plan::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers};
+use crate::raw::{Number, Raw, RawBridge, RawPort, RawWorkers, Table, Text};
+use crate::socket::{self, Sockets};
+use crate::source::Source;
+use crate::words::{Names, backquoted, required, unknown_word};
+
+const CONTROL_SOCKET_DEFAULT: &str = "/run/ringway/control.sock";
+const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
+const MAC_AGEING_DEFAULT: Duration = Duration::from_secs(300);
+/// A day.
+pub(crate) const MAC_AGEING_SECONDS_MAX: u64 = 86_400;
+/// The last CPU in the kernel's fixed-size `cpu_set_t`.
+pub(crate) const CPU_MAX: usize = 1023;
+
+/// The plan, or the first thing wrong with what was written.
+pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(&Path) -> bool) -> Result<Plan, Error> {
+    let control_socket = match &raw.control_socket {
+        Some(written) => socket::path(source, written)?,
+        None => PathBuf::from(CONTROL_SOCKET_DEFAULT),
+    };
+    let metrics = metrics(source, raw.metrics.as_ref())?;
+    let workers = workers(source, raw.workers.map(|table| table.0))?;
+    let bridges = bridges(source, raw.bridge)?;
+    let sockets = Sockets::new(&control_socket, directory_exists);
+    let ports = ports(source, raw.port, &bridges, sockets)?;
+    Ok(Plan { control_socket, metrics, workers, bridges, ports })
+}
+
+fn metrics(source: &Source<'_>, written: Option<&Text>) -> Result<Option<SocketAddr>, Error> {
+    let Some(written) = written else {
+        return Ok(Some(METRICS_DEFAULT));
+    };
+    if written.as_ref() == "off" {
+        return Ok(None);
+    }
+    written.as_ref().parse().map(Some).map_err(|_| {
+        let given = written.as_ref().clone();
+        source.refuse(written.span(), Problem::BadMetrics(given))
+    })
+}
+
+fn workers(source: &Source<'_>, raw: Option<RawWorkers>) -> Result<Workers, Error> {
+    let Some(written) = raw.and_then(|raw| raw.cpus) else {
+        return Ok(Workers { cpus: None });
+    };
+    if written.as_ref().is_empty() {
+        return Err(source.refuse(written.span(), Problem::NoCpu));
+    }
+    let mut seen = HashSet::new();
+    let mut cpus = Vec::new();
+    for number in written.into_inner() {
+        let (span, given) = (number.span(), number.into_inner());
+        let cpu = usize::try_from(given).ok().filter(|&cpu| cpu <= CPU_MAX);
+        let cpu = cpu.ok_or_else(|| source.refuse(span.clone(), Problem::BadCpu(given)))?;
+        if !seen.insert(cpu) {
+            let (what, value) = ("CPU", cpu.to_string());
+            return Err(source.refuse(span, Problem::ListedTwice { what, value }));
+        }
+        cpus.push(cpu);
+    }
+    Ok(Workers { cpus: Some(cpus) })
+}
+
+fn bridges(source: &Source<'_>, raw: Vec<Spanned<Table<RawBridge>>>) -> Result<Vec<Bridge>, Error> {
+    let mut names = Names::of("bridge");
+    raw.into_iter()
+        .map(|written| {
+            let (table, Table(raw)) = (written.span(), written.into_inner());
+            let name = required(source, &table, raw.name, ("bridge", "name", "br0"))?;
+            Ok(Bridge { name: names.claim(source, &name)?, mac_ageing: mac_ageing(source, raw.mac_ageing_seconds)? })
+        })
+        .collect()
+}
+
+fn mac_ageing(source: &Source<'_>, written: Option<Number>) -> Result<Duration, Error> {
+    let Some(written) = written else {
+        return Ok(MAC_AGEING_DEFAULT);
+    };
+    let (span, given) = (written.span(), written.into_inner());
+    match u64::try_from(given) {
+        Ok(seconds @ 1..=MAC_AGEING_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
+        _ => Err(source.refuse(span, Problem::BadAgeing(given))),
+    }
+}
+
+fn ports(
+    source: &Source<'_>,
+    raw: Vec<Spanned<Table<RawPort>>>,
+    bridges: &[Bridge],
+    mut sockets: Sockets<impl Fn(&Path) -> bool>,
+) -> Result<Vec<Port>, Error> {
+    let mut names = Names::of("port");
+    raw.into_iter()
+        .map(|written| {
+            let (table, Table(raw)) = (written.span(), written.into_inner());
+            let name = required(source, &table, raw.name, ("port", "name", "vm1"))?;
+            let name = names.claim(source, &name)?;
+            let kind = required(source, &table, raw.kind, ("port", "kind", "vhost-user"))?;
+            vhost_user_only(source, &kind)?;
+            let bridge = bridge_index(source, &table, raw.bridge, bridges)?;
+            let written = required(source, &table, raw.socket, ("port", "socket", "/run/guests/vm1.sock"))?;
+            let socket = sockets.claim(source, &written)?;
+            let mode = mode(source, raw.mode)?;
+            let mask_features = mask_features(source, raw.mask_features)?;
+            let kind = PortKind::VhostUser(VhostUser { socket, mode, mask_features });
+            Ok(Port { name, bridge, kind })
+        })
+        .collect()
+}
+
+fn vhost_user_only(source: &Source<'_>, written: &Text) -> Result<(), Error> {
+    match written.as_ref().as_str() {
+        "vhost-user" => Ok(()),
+        "nic" => Err(source.refuse(written.span(), Problem::NicPort)),
+        _ => Err(unknown_word(source, written, "kind", &["vhost-user"])),
+    }
+}
+
+fn bridge_index(
+    source: &Source<'_>,
+    table: &Range<usize>,
+    written: Option<Text>,
+    bridges: &[Bridge],
+) -> Result<usize, Error> {
+    let known: Vec<&str> = bridges.iter().map(|bridge| bridge.name.as_str()).collect();
+    let Some(written) = written else {
+        let advice = match known.as_slice() {
+            [] => "the name of a [[bridge]], of which there is none yet: add one".to_owned(),
+            known => format!("one of {}", backquoted(known)),
+        };
+        return Err(source.refuse(table.clone(), Problem::NoBridge(advice)));
+    };
+    known.iter().position(|name| name == written.as_ref()).ok_or_else(|| {
+        let advice = match known.as_slice() {
+            [] => "a [[bridge]] of that name, to be added: there is none at all".to_owned(),
+            known => format!("one of {}, or add a [[bridge]] with that name", backquoted(known)),
+        };
+        let given = written.as_ref().clone();
+        source.refuse(written.span(), Problem::UnknownBridge { given, advice })
+    })
+}
+
+fn mode(source: &Source<'_>, written: Option<Text>) -> Result<Mode, Error> {
+    let Some(written) = written else {
+        return Ok(Mode::Client);
+    };
+    let named = Mode::ALL.into_iter().find(|mode| mode.as_str() == written.as_ref());
+    named.ok_or_else(|| unknown_word(source, &written, "mode", &Mode::ALL.map(Mode::as_str)))
+}
+
+fn mask_features(source: &Source<'_>, written: Vec<Text>) -> Result<Vec<Feature>, Error> {
+    let mut features = Vec::new();
+    for word in written {
+        let named = Feature::ALL.into_iter().find(|one| one.as_str() == word.as_ref());
+        let feature =
+            named.ok_or_else(|| unknown_word(source, &word, "feature", &Feature::ALL.map(Feature::as_str)))?;
+        if features.contains(&feature) {
+            let (what, value) = ("feature", format!("`{}`", feature.as_str()));
+            return Err(source.refuse(word.span(), Problem::ListedTwice { what, value }));
+        }
+        features.push(feature);
+    }
+    Ok(features)
+}

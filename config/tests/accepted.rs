@@ -1,0 +1,123 @@
+//! What an operator may write, and the plan that comes of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ringway_config::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers, parse};
+
+fn accept(text: &str) -> Plan {
+    match parse(text, Path::new("switch.toml"), |_| true) {
+        Ok(plan) => plan,
+        Err(error) => panic!("refused: {error}"),
+    }
+}
+
+fn guest(name: &str, mask_features: Vec<Feature>) -> Port {
+    Port {
+        name: name.to_owned(),
+        bridge: 0,
+        kind: PortKind::VhostUser(VhostUser {
+            socket: format!("/run/guests/{name}.sock").into(),
+            mode: Mode::Client,
+            mask_features,
+        }),
+    }
+}
+
+#[test]
+fn an_empty_file_is_an_empty_switch_with_every_default() {
+    let expected = Plan {
+        control_socket: "/run/ringway/control.sock".into(),
+        metrics: Some(([127, 0, 0, 1], 9477).into()),
+        workers: Workers { cpus: None },
+        bridges: Vec::new(),
+        ports: Vec::new(),
+    };
+    assert_eq!(accept(""), expected);
+    assert_eq!(accept("[workers]\n"), expected);
+    assert_eq!(accept("\u{feff}# saved by an editor that marks UTF-8\r\n"), expected);
+}
+
+#[test]
+fn the_example_is_two_guests_on_one_bridge() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-guests.toml");
+    let text = std::fs::read_to_string(&example).unwrap();
+    let expected = Plan {
+        workers: Workers { cpus: Some(vec![0]) },
+        bridges: vec![Bridge { name: "br0".to_owned(), mac_ageing: Duration::from_secs(300) }],
+        ports: vec![guest("vm1", Vec::new()), guest("vm2", vec![Feature::Packed])],
+        ..accept("")
+    };
+    assert_eq!(accept(&text), expected);
+}
+
+/// The defaults that the example shows commented out are the defaults.
+#[test]
+fn the_example_tells_the_truth_about_defaults() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-guests.toml");
+    let text = std::fs::read_to_string(&example).unwrap();
+    let mut spelt_out = text.clone();
+    for key in ["control_socket", "metrics", "mac_ageing_seconds", "mode"] {
+        let (hidden, shown) = (format!("\n# {key} = "), format!("\n{key} = "));
+        assert_eq!(spelt_out.matches(&hidden).count(), 1, "{key} is shown once");
+        spelt_out = spelt_out.replace(&hidden, &shown);
+    }
+    assert_eq!(accept(&spelt_out), accept(&text));
+}
+
+#[test]
+fn every_key_reaches_the_plan() {
+    let plan = accept(
+        r#"
+        control_socket = "/srv/c.sock"
+        metrics = "[::1]:80"
+        workers.cpus = [1023, 0, 3]
+        bridge = [{ name = "a" }, { name = "b.B-_9", mac_ageing_seconds = 86400 }]
+        [[port]]
+        name = "p"
+        kind = "vhost-user"
+        bridge = "b.B-_9"
+        socket = "/srv/p.sock"
+        mode = "client"
+        mask_features = ["guest_announce", "ctrl_vq", "mq", "indirect_desc", "mrg_rxbuf", "packed"]
+        "#,
+    );
+    assert_eq!(plan.control_socket, PathBuf::from("/srv/c.sock"));
+    assert_eq!(plan.metrics, Some("[::1]:80".parse().unwrap()));
+    assert_eq!(plan.workers.cpus, Some(vec![1023, 0, 3]));
+    assert_eq!(plan.bridges[0].mac_ageing, Duration::from_secs(300));
+    assert_eq!(plan.bridges[1].name, "b.B-_9");
+    assert_eq!(plan.bridges[1].mac_ageing, Duration::from_secs(86_400));
+    assert_eq!(plan.ports[0].bridge, 1);
+    let PortKind::VhostUser(vhost_user) = &plan.ports[0].kind;
+    assert_eq!(vhost_user.socket, PathBuf::from("/srv/p.sock"));
+    let mut written = Feature::ALL.to_vec();
+    written.reverse();
+    assert_eq!(vhost_user.mask_features, written);
+}
+
+#[test]
+fn the_last_allowed_values_are_allowed() {
+    let (name, file) = ("n".repeat(32), "s".repeat(107 - "/d/".len()));
+    let plan = accept(&format!(
+        "metrics = \"off\"\n[[bridge]]\nname = \"{name}\"\nmac_ageing_seconds = 1\n\
+         [[port]]\nname = \"{name}\"\nkind = \"vhost-user\"\nbridge = \"{name}\"\nsocket = \"/d/{file}\"\n"
+    ));
+    assert_eq!(plan.metrics, None);
+    assert_eq!(plan.bridges[0].mac_ageing, Duration::from_secs(1));
+    // A bridge and a port live apart: they may share a name.
+    assert_eq!(plan.ports[0].name, plan.bridges[0].name);
+}
+
+#[test]
+fn only_the_directories_of_port_sockets_are_asked_about() {
+    let asked = std::cell::RefCell::new(Vec::new());
+    let text = "control_socket = \"/c/c.sock\"\n[[bridge]]\nname = \"b\"\n\
+                [[port]]\nname = \"p\"\nkind = \"vhost-user\"\nbridge = \"b\"\nsocket = \"/d/e/p.sock\"\n";
+    let plan = parse(text, Path::new("f"), |directory| {
+        asked.borrow_mut().push(directory.to_owned());
+        true
+    });
+    assert!(plan.is_ok());
+    assert_eq!(asked.into_inner(), [PathBuf::from("/d/e")]);
+}

@@ -1,0 +1,244 @@
+//! What an operator may get wrong: the line that is blamed, what is said, and the mend that is named.
+
+use std::path::Path;
+
+use ringway_config::parse;
+
+/// Checks that `text` is refused on `line`, with every one of `said` in the message.
+///
+/// Directories under `/missing` do not exist; all others do.
+#[track_caller]
+fn refused(text: &str, line: usize, said: &[&str]) {
+    let exists = |directory: &Path| !directory.starts_with("/missing");
+    let error = match parse(text, Path::new("switch.toml"), exists) {
+        Ok(plan) => panic!("accepted: {plan:?}"),
+        Err(error) => error,
+    };
+    let text = error.to_string();
+    assert_eq!(error.line(), Some(line), "{text}");
+    assert!(text.starts_with(&format!("switch.toml:{line}: ")), "{text}");
+    assert!(text.contains("; "), "no mend: {text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for part in said {
+        assert!(text.contains(part), "`{part}` is not said: {text}");
+    }
+}
+
+/// A bridge on lines 1 and 2, then one port from line 3 on: name 4, kind 5, bridge 6, socket 7, and `rest` from 8.
+fn port(name: &str, kind: &str, bridge: &str, socket: &str, rest: &str) -> String {
+    format!(
+        "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"{name}\"\nkind = \"{kind}\"\nbridge = \"{bridge}\"\n\
+         socket = \"{socket}\"\n{rest}"
+    )
+}
+
+/// That port in order, with `rest` from line 8 on.
+fn good_then(rest: &str) -> String {
+    port("vm1", "vhost-user", "br0", "/s/vm1.sock", rest)
+}
+
+#[test]
+fn syntax() {
+    refused("\n[[port]\n", 2, &["not TOML: unclosed array table", "`key = value`"]);
+    refused("[[port]]\nname = \"vm1\nkind = 3\n", 2, &["not TOML", "double quotes"]);
+    refused("metrics = off\n", 1, &["not TOML: string values must be quoted", "double quotes"]);
+    refused("[workers]\ncpus = [0,\n\n", 2, &["not TOML: unclosed array"]);
+    refused("# a\n\nmetrics = \"\"\"\noff\n", 4, &["not TOML"]);
+    refused("# carriage returns\r\n\r\nmetrics\r\n", 3, &["not TOML: key with no value"]);
+    refused(&format!("\nport = {}", "[".repeat(5000)), 2, &["not TOML"]);
+}
+
+#[test]
+fn the_same_key_or_table_twice() {
+    refused("[[port]]\nname = \"a\"\nname = \"b\"\n", 3, &["second time; remove it"]);
+    refused("[bridge]\n\n[bridge]\n", 3, &["second time", "`[[bridge]]`"]);
+}
+
+#[test]
+fn unknown_keys() {
+    let top = "use one of `control_socket`, `metrics`, `workers`, `bridge`, `port`";
+    refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
+    refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
+    refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus`"]);
+    refused(
+        "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
+        3,
+        &["unknown key `mac_aging_seconds`; use `name` or `mac_ageing_seconds`"],
+    );
+    refused(
+        &good_then("# a slip\nmask_feature = []\n"),
+        9,
+        &["unknown key `mask_feature`", "use one of `name`, `kind`, `bridge`, `socket`, `mode`, `mask_features`"],
+    );
+}
+
+#[test]
+fn wrong_types() {
+    let text = "write text in double quotes";
+    refused("\ncontrol_socket = 3\n", 2, &["`control_socket` is integer `3`", text]);
+    refused("metrics = false\n", 1, &["`metrics` is boolean `false`", text]);
+    refused("[[port]]\n\nname = 3\n", 3, &["`name` is integer `3`", text]);
+    refused("[[port]]\nname.first = 3\n", 2, &["is a table", text]);
+    let number = "write a whole number without quotes";
+    refused("[workers]\ncpus = [\n  0,\n  \"1\",\n]\n", 4, &["string \"1\"", number]);
+    refused("[workers]\ncpus = [1.5]\n", 2, &["floating point `1.5`", number]);
+    refused(
+        "[[bridge]]\nname = \"b\"\nmac_ageing_seconds = \"300\"\n",
+        3,
+        &["`mac_ageing_seconds` is string \"300\"", number],
+    );
+    refused("[workers]\ncpus = 0\n", 2, &["`cpus` is integer `0`; write a list: `[...]`"]);
+    refused(&good_then("mask_features = \"mq\"\n"), 8, &["write a list: `[...]`"]);
+}
+
+#[test]
+fn tables_with_the_wrong_number_of_brackets() {
+    refused("\n[port]\nname = \"a\"\n", 2, &["is a table", "`[[port]]`"]);
+    refused("\n\n[[workers]]\ncpus = [0]\n", 3, &["is a list", "write a table"]);
+    refused("bridge = 3\n", 1, &["`bridge` is integer `3`; write a list", "`[[bridge]]`"]);
+    refused("\nport = [3]\n", 2, &["is integer `3`; write a table"]);
+}
+
+/// Serde would read a list as a table's values in the order of its fields.
+#[test]
+fn a_table_is_not_a_list_of_its_values() {
+    refused("bridge = [[\"br0\", 300]]\n", 1, &["write a table"]);
+    refused("\nworkers = [[0, 1]]\n", 2, &["write a table"]);
+    refused("port = [[\"a\", \"vhost-user\", \"b\", \"/s\", \"client\", []]]\n", 1, &["write a table"]);
+}
+
+#[test]
+fn missing_keys() {
+    refused("\n[[bridge]]\nmac_ageing_seconds = 3\n", 2, &["[[bridge]] has no `name`; add `name = \"br0\"`"]);
+    refused("\n\n[[port]]\nkind = \"vhost-user\"\n", 3, &["[[port]] has no `name`; add `name = \"vm1\"`"]);
+    refused("[[port]]\nname = \"a\"\n", 1, &["has no `kind`; add `kind = \"vhost-user\"`"]);
+    let text = good_then("[[port]]\nname = \"vm2\"\nkind = \"vhost-user\"\nbridge = \"br0\"\n");
+    refused(&text, 8, &["has no `socket`; add `socket = \"/"]);
+}
+
+#[test]
+fn ports_without_a_bridge() {
+    let orphan = "[[port]]\nname = \"a\"\nkind = \"vhost-user\"\nsocket = \"/s/a\"\n";
+    refused(orphan, 1, &["in no bridge", "add `bridge = \"NAME\"`", "[[bridge]]", "there is none yet"]);
+    let bridges = "[[bridge]]\nname = \"br0\"\n[[bridge]]\nname = \"br1\"\n";
+    refused(&format!("{bridges}{orphan}"), 5, &["in no bridge; add", "one of `br0`, `br1`"]);
+}
+
+#[test]
+fn bridges_that_do_not_exist() {
+    let text = port("vm1", "vhost-user", "br7", "/s/a", "[[bridge]]\nname = \"br1\"\n");
+    refused(&text, 6, &["no bridge `br7`; use one of `br0`, `br1`", "add a [[bridge]]"]);
+    let text = "[[port]]\nname = \"a\"\nkind = \"vhost-user\"\nbridge = \"br0\"\n";
+    refused(text, 4, &["no bridge `br0`", "[[bridge]] of that name, to be added"]);
+}
+
+#[test]
+fn duplicate_names() {
+    refused(&good_then("\n[[port]]\nname = \"vm1\"\n"), 10, &["port named `vm1` is already on line 4", "another name"]);
+    refused(
+        "[[bridge]]\nname = \"b\"\n\n[[bridge]]\nname = \"b\"\n",
+        5,
+        &["bridge named `b` is already on line 2", "another name"],
+    );
+}
+
+#[test]
+fn bad_names() {
+    for name in ["", "vm 1", "vm/1", "vé", "a\\u0000", "a\\nb", &"n".repeat(33)] {
+        let mend = "use 1 to 32 of a-z A-Z 0-9 `-` `_` `.`";
+        refused(&port(name, "vhost-user", "br0", "/s/a", ""), 4, &["cannot name a port", mend]);
+        refused(&format!("[[bridge]]\n\nname = \"{name}\"\n"), 3, &["cannot name a bridge", mend]);
+    }
+}
+
+#[test]
+fn unknown_words() {
+    refused(&port("a", "vhost", "br0", "/s/a", ""), 5, &["unknown kind `vhost`; use `vhost-user`"]);
+    refused(&good_then("\nmode = \"server\"\n"), 9, &["unknown mode `server`; use `client`"]);
+    refused(
+        &good_then("mask_features = [\n  \"mq\",\n  \"tso\",\n]\n"),
+        10,
+        &[
+            "unknown feature `tso`",
+            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `mq`, `ctrl_vq`, `guest_announce`",
+        ],
+    );
+}
+
+#[test]
+fn a_feature_masked_twice() {
+    refused(&good_then("mask_features = [\"mq\",\n\"mq\"]\n"), 9, &["feature `mq` is listed twice; remove one"]);
+}
+
+#[test]
+fn nic_ports_are_not_built_yet() {
+    refused(
+        &port("uplink", "nic", "br0", "/s/a", ""),
+        5,
+        &["NIC ports are not built yet; use `kind = \"vhost-user\"`, or remove this port"],
+    );
+}
+
+#[test]
+fn socket_paths() {
+    let at = |socket: &str| port("vm1", "vhost-user", "br0", socket, "");
+    refused(&at("/missing/x/a.sock"), 7, &["`/missing/x` does not exist", "mkdir -p /missing/x"]);
+    refused(&at("run/a.sock"), 7, &["`run/a.sock` is relative", "from the root"]);
+    refused(&at(""), 7, &["is relative", "from the root"]);
+    refused(&at(&format!("/{}", "a".repeat(107))), 7, &["108 bytes long; use at most 107"]);
+    // Bytes, not characters.
+    refused(&at(&format!("/{}", "é".repeat(54))), 7, &["109 bytes long; use at most 107"]);
+    for socket in ["/", "/s/", "/s/..", "/s/a\\u0000b"] {
+        refused(&at(socket), 7, &["names no file; end it with a file name"]);
+    }
+}
+
+#[test]
+fn the_control_socket_is_a_socket_path_too() {
+    refused("\ncontrol_socket = \"control.sock\"\n", 2, &["is relative"]);
+    refused(&format!("control_socket = \"/{}\"\n", "a".repeat(107)), 1, &["at most 107"]);
+    refused("control_socket = \"/run/\"\n", 1, &["names no file"]);
+}
+
+#[test]
+fn duplicate_socket_paths() {
+    let again = |socket| {
+        good_then(&format!("[[port]]\nname = \"b\"\nkind = \"vhost-user\"\nbridge = \"br0\"\nsocket = \"{socket}\"\n"))
+    };
+    for socket in ["/s/vm1.sock", "/s//./vm1.sock"] {
+        refused(&again(socket), 12, &["already the socket of the port on line 7", "its own path"]);
+    }
+    refused(&again("/run/ringway/control.sock"), 12, &["already the control socket", "its own path"]);
+}
+
+#[test]
+fn cpus() {
+    refused("[workers]\ncpus = [0, 1,\n  0]\n", 3, &["CPU 0 is listed twice; remove one"]);
+    refused("[workers]\n\ncpus = []\n", 3, &["no CPU is listed; list at least one"]);
+    refused("[workers]\ncpus = [\n1024]\n", 3, &["no CPU 1024; use 0 to 1023"]);
+    refused("[workers]\ncpus = [-1]\n", 2, &["no CPU -1; use 0 to 1023"]);
+    refused("[workers]\ncpus = [99999999999999999999]\n", 2, &["use 0 to 1023"]);
+}
+
+#[test]
+fn metrics_addresses() {
+    for address in ["", "localhost:9477", "127.0.0.1", "127.0.0.1:65536", "::1:9477", "Off"] {
+        let text = format!("# metrics\nmetrics = \"{address}\"\n");
+        refused(&text, 2, &[&format!("`{address}` is no address"), "\"127.0.0.1:9477\"", "\"off\""]);
+    }
+}
+
+#[test]
+fn ageing_times() {
+    for seconds in ["0", "-1", "86401", "99999999999999999999"] {
+        let text = format!("[[bridge]]\nname = \"b\"\nmac_ageing_seconds = {seconds}\n");
+        refused(&text, 3, &[&format!("{seconds} s is out of range; use 1 to 86400")]);
+    }
+}
+
+#[test]
+fn text_from_the_file_or_its_name_cannot_break_the_line() {
+    refused("\"a\\nb\\u2028\" = 1\n", 1, &["unknown key `a\\nb\\u{2028}`"]);
+    let error = parse("x = 1", Path::new("a\nb"), |_| true).unwrap_err();
+    assert!(error.to_string().starts_with("a\\nb:1: unknown key `x`"), "{error}");
+}

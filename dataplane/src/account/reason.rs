@@ -1,0 +1,97 @@
+//! Why a frame was dropped. Closed: there is no "other".
+
+use super::Counter;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a frame was dropped.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl DropReason {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// Its name in metrics and `show`.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than a virtio-net header and an Ethernet header.
+    Runt = "runt",
+    /// Longer than any frame may be: 64 KiB and its headers.
+    Oversized = "oversized",
+    /// The virtio-net header asks for an offload that was not negotiated.
+    OffloadNotNegotiated = "offload_not_negotiated",
+    /// From a group address or from 00:00:00:00:00:00.
+    InvalidSource = "invalid_source",
+    /// To a station behind the port that it came from.
+    Hairpin = "hairpin",
+    /// To be flooded, and no other port of the bridge is up.
+    NoDestination = "no_destination",
+    /// To a port whose guest has no receive queue running.
+    ReceiverStopped = "receiver_stopped",
+    /// The guest had no buffer on its receive queue.
+    GuestRingFull = "guest_ring_full",
+    /// The guest's receive buffers cannot hold a frame of this length.
+    BufferTooSmall = "buffer_too_small",
+    /// The ring that hands frames to another worker was full.
+    HandOffFull = "hand_off_full",
+}
+
+/// One counter a reason.
+#[derive(Debug, Default)]
+pub struct DropCounters([Counter; DropReason::ALL.len()]);
+
+impl DropCounters {
+    /// Counts `count` frames dropped for `reason`; the owner only.
+    #[inline]
+    pub fn add(&self, reason: DropReason, count: u64) {
+        self.0[reason as usize].add(count);
+    }
+
+    /// Frames dropped for `reason`.
+    #[must_use]
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize].get()
+    }
+
+    /// Frames dropped for any reason.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(Counter::get).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reason_is_called_other_and_names_are_unique() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.as_str()).collect();
+        assert!(!names.contains(&"other"));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn reasons_count_apart() {
+        let counters = DropCounters::default();
+        counters.add(DropReason::Runt, 2);
+        counters.add(DropReason::HandOffFull, 3);
+        assert_eq!((counters.get(DropReason::Runt), counters.get(DropReason::Hairpin)), (2, 0));
+        assert_eq!(counters.total(), 5);
+    }
+}

@@ -1,0 +1,134 @@
+//! The answering end: one thread a client, a bounded number of clients.
+
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+use super::View;
+use super::show::show;
+use crate::switch::Switch;
+
+/// A request is one line of at most this.
+const LINE_MAX: u64 = 64 * 1024;
+/// Clients served at a time; more are turned away.
+const CLIENTS_MAX: usize = 32;
+/// A client that does not take its answer is dropped after this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Error codes of JSON-RPC 2.0, section 5.1.
+const PARSE_ERROR: i32 = -32700;
+const INVALID_REQUEST: i32 = -32600;
+const METHOD_NOT_FOUND: i32 = -32601;
+
+/// The control socket; removed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+}
+
+impl Server {
+    /// Listens at `path`, readable and writable by owner and group, and answers on threads of its own.
+    pub fn start(switch: Arc<Switch>, path: &Path) -> anyhow::Result<Self> {
+        let at = path.display();
+        if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
+            fs::create_dir(directory).with_context(|| {
+                let directory = directory.display();
+                format!("cannot make {directory} for the control socket; make it, or set `control_socket` elsewhere")
+            })?;
+        }
+        let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                // A socket that nobody listens on was left behind by a switch that was killed.
+                if UnixStream::connect(path).is_ok() {
+                    bail!("another switch answers at {at}; stop it, or set `control_socket` elsewhere");
+                }
+                fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+            }
+            bound => bound,
+        };
+        let listener = listener.with_context(|| format!("cannot listen at {at}"))?;
+        let server = Self { path: path.to_owned() };
+        fs::set_permissions(path, Permissions::from_mode(0o660))
+            .with_context(|| format!("cannot set the mode of {at}"))?;
+        thread::Builder::new().name("control".to_owned()).spawn(move || accept(&switch, &listener))?;
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn accept(switch: &Arc<Switch>, listener: &UnixListener) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            thread::sleep(Duration::from_millis(100)); // out of file descriptors, perhaps
+            continue;
+        };
+        if clients.fetch_add(1, Ordering::Relaxed) >= CLIENTS_MAX {
+            clients.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        let (switch, here) = (switch.clone(), clients.clone());
+        let spawned = thread::Builder::new().name("control-client".to_owned()).spawn(move || {
+            let _ = serve(&switch, &stream);
+            here.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn serve(switch: &Switch, mut stream: &UnixStream) -> std::io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        lines.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let whole = line.ends_with(b"\n");
+        let answer =
+            if whole { answer(switch, &line) } else { Some(error(&Value::Null, PARSE_ERROR, "no whole line")) };
+        if let Some(answer) = answer {
+            stream.write_all(format!("{answer}\n").as_bytes())?;
+        }
+        if !whole {
+            return Ok(());
+        }
+    }
+}
+
+/// The answer to one line; none to a notification (JSON-RPC 2.0, section 4.1).
+fn answer(switch: &Switch, line: &[u8]) -> Option<Value> {
+    let Ok(request) = serde_json::from_slice::<Value>(line) else {
+        return Some(error(&Value::Null, PARSE_ERROR, "this is not JSON"));
+    };
+    let Some(method) = request["method"].as_str().filter(|_| request["jsonrpc"] == "2.0") else {
+        return Some(error(&request["id"], INVALID_REQUEST, "this is not a request of JSON-RPC 2.0"));
+    };
+    let id = request.get("id")?;
+    let Some(view) = View::ALL.into_iter().find(|view| view.method() == method) else {
+        let known = View::ALL.map(View::method).join(", ");
+        return Some(error(id, METHOD_NOT_FOUND, &format!("there is no method {method}; there are {known}")));
+    };
+    Some(json!({"jsonrpc": "2.0", "id": id, "result": show(switch, view)}))
+}
+
+fn error(id: &Value, code: i32, message: &str) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}})
+}

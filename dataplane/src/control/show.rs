@@ -1,0 +1,175 @@
+//! Answers to `show`, as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::View;
+use crate::account::{DropCounters, DropReason};
+use crate::flow::Action;
+use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::switch::Switch;
+use crate::worker::Mode;
+
+/// The view as an array of objects.
+pub(super) fn show(switch: &Switch, view: View) -> Value {
+    match view {
+        View::Ports => ports(switch),
+        View::Queues => queues(switch),
+        View::Macs => macs(switch),
+        View::Flows => flows(switch),
+        View::Workers => workers(switch),
+    }
+}
+
+fn ports(switch: &Switch) -> Value {
+    let port = |(port, &bridge): (&std::sync::Arc<Port>, &u16)| {
+        let sum = |of: fn(&PairCounters) -> u64| port.pairs().map(|(_, pair)| of(pair)).sum::<u64>();
+        let broken: Vec<_> = port
+            .pairs()
+            .filter_map(|(index, pair)| Some(format!("{}/{index}: {}", port.name, pair.fault()?.as_str())))
+            .collect();
+        let dropped = drops(port.pairs().flat_map(|(_, pair)| [&pair.receive_dropped, &pair.transmit_dropped]));
+        json!({
+            "name": port.name,
+            "kind": "vhost-user",
+            "bridge": switch.bridges[usize::from(bridge)].name,
+            "mode": "client",
+            "socket": port.socket,
+            "state": port.state().as_str(),
+            "ring": ring(port),
+            "features": port.negotiated().names(),
+            "pairs_offered": QUEUE_PAIRS_MAX,
+            "pairs_enabled": port.running().len(),
+            "receive_packets": sum(|pair| pair.received.packets.get()),
+            "receive_bytes": sum(|pair| pair.received.bytes.get()),
+            "transmit_packets": sum(|pair| pair.transmitted.packets.get()),
+            "transmit_bytes": sum(|pair| pair.transmitted.bytes.get()),
+            "dropped": dropped,
+            "broken_queues": broken,
+            "last_error": port.last_error(),
+        })
+    };
+    switch.ports.iter().zip(&switch.bridge_of).map(port).collect()
+}
+
+fn ring(port: &Port) -> &'static str {
+    match port.state() {
+        PortState::Running if port.negotiated().contains(Features::RING_PACKED) => "packed",
+        PortState::Running => "split",
+        _ => "none",
+    }
+}
+
+/// Frames dropped, by reason; reasons that never happened are left out.
+fn drops<'a>(counters: impl Iterator<Item = &'a DropCounters>) -> BTreeMap<&'static str, u64> {
+    let mut dropped = BTreeMap::new();
+    for counters in counters {
+        for &reason in DropReason::ALL {
+            let count = counters.get(reason);
+            if count != 0 {
+                *dropped.entry(reason.as_str()).or_default() += count;
+            }
+        }
+    }
+    dropped
+}
+
+fn queues(switch: &Switch) -> Value {
+    let mut queues = Vec::new();
+    for port in &switch.ports {
+        let running: BTreeMap<_, _> = port.running().into_iter().collect();
+        for (index, pair) in port.pairs() {
+            let info = running.get(&index);
+            let worker = switch.worker_of(PairId { port: port.id, index });
+            queues.push(json!({
+                "queue": format!("{}/{index}", port.name),
+                "worker": worker,
+                "cpu": worker.and_then(|worker| Some(switch.workers.get(usize::from(worker))?.cpu)),
+                "ring": info.map_or("none", |info| if info.packed { "packed" } else { "split" }),
+                "size_receive": info.map_or(0, |info| info.receiveq_size),
+                "size_transmit": info.map_or(0, |info| info.transmitq_size),
+                "receive_packets": pair.received.packets.get(),
+                "receive_bytes": pair.received.bytes.get(),
+                "transmit_packets": pair.transmitted.packets.get(),
+                "transmit_bytes": pair.transmitted.bytes.get(),
+                "interrupts": pair.interrupts.get(),
+                "dropped_receive": drops([&pair.receive_dropped].into_iter()),
+                "dropped_transmit": drops([&pair.transmit_dropped].into_iter()),
+                "broken": pair.fault().map(|fault| fault.as_str()),
+            }));
+        }
+    }
+    Value::Array(queues)
+}
+
+fn port_name(switch: &Switch, port: u16) -> &str {
+    switch.ports.get(usize::from(port)).map_or("?", |port| &port.name)
+}
+
+fn macs(switch: &Switch) -> Value {
+    let now = switch.now();
+    let mut entries: Vec<_> = switch.macs.iter().collect();
+    entries.sort_by_key(|entry| (entry.bridge, entry.port, entry.mac));
+    let entry = |entry: &crate::flow::MacEntry| {
+        json!({
+            "mac": entry.mac.to_string(),
+            "bridge": switch.bridges.get(usize::from(entry.bridge)).map(|bridge| &bridge.name),
+            "port": port_name(switch, entry.port),
+            "age_seconds": now.saturating_sub(entry.seen),
+        })
+    };
+    entries.iter().map(entry).collect()
+}
+
+fn flows(switch: &Switch) -> Value {
+    let now = switch.now();
+    let mut flows = Vec::new();
+    for worker in &switch.workers {
+        for flow in worker.flows.iter() {
+            let verdict = flow.verdict;
+            // A verdict that no longer holds is decided anew with the next frame; until then it is not a flow.
+            if !switch.macs.is_current(verdict.source) || !switch.macs.is_current(verdict.destination) {
+                continue;
+            }
+            flows.push(json!({
+                "worker": worker.number,
+                "port": port_name(switch, flow.key.port()),
+                "vlan": flow.key.vlan(),
+                "source": flow.key.source().to_string(),
+                "destination": flow.key.destination().to_string(),
+                "output": match verdict.action {
+                    Action::Forward(port) => port_name(switch, port),
+                    Action::Flood => "flood",
+                },
+                "age_seconds": now.saturating_sub(flow.seen),
+            }));
+        }
+    }
+    Value::Array(flows)
+}
+
+fn workers(switch: &Switch) -> Value {
+    let rate = switch.clock.ticks_per_second();
+    let worker = |worker: &crate::worker::Worker| {
+        let seconds = |mode| worker.counters.ticks(mode) as f64 / rate;
+        let queues: Vec<_> = switch
+            .ports
+            .iter()
+            .flat_map(|port| port.running().into_iter().map(move |(index, _)| (port, index)))
+            .filter(|(port, index)| switch.worker_of(PairId { port: port.id, index: *index }) == Some(worker.number))
+            .map(|(port, index)| format!("{}/{index}", port.name))
+            .collect();
+        json!({
+            "worker": worker.number,
+            "cpu": worker.cpu,
+            "busy_seconds": seconds(Mode::Busy),
+            "idle_seconds": seconds(Mode::Idle),
+            "sleep_seconds": seconds(Mode::Sleep),
+            "flows": worker.flows.entries(),
+            "flow_capacity": worker.flows.capacity(),
+            "queues": queues,
+        })
+    };
+    switch.workers.iter().map(worker).collect()
+}

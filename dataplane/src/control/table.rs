@@ -1,0 +1,131 @@
+//! Views for people: a table that fits a terminal.
+
+use serde_json::Value;
+
+use super::View;
+
+/// A column: its title, and its text in a row.
+type Column = (&'static str, fn(&Value) -> String);
+
+impl View {
+    /// The table of an answer to this view.
+    #[must_use]
+    pub fn table(self, answer: &Value) -> String {
+        let columns: &[Column] = match self {
+            Self::Ports => &[
+                ("PORT", |row| text(&row["name"])),
+                ("BRIDGE", |row| text(&row["bridge"])),
+                ("STATE", |row| text(&row["state"])),
+                ("RING", |row| text(&row["ring"])),
+                ("PAIRS", |row| format!("{} of {}", text(&row["pairs_enabled"]), text(&row["pairs_offered"]))),
+                ("RECEIVED", |row| text(&row["receive_packets"])),
+                ("SENT", |row| text(&row["transmit_packets"])),
+                ("DROPPED", |row| drops(&[&row["dropped"]])),
+                ("TROUBLE", trouble),
+            ],
+            Self::Queues => &[
+                ("QUEUE", |row| text(&row["queue"])),
+                ("CPU", |row| text(&row["cpu"])),
+                ("RING", |row| text(&row["ring"])),
+                ("SIZES", |row| format!("{}/{}", text(&row["size_receive"]), text(&row["size_transmit"]))),
+                ("RECEIVED", |row| text(&row["receive_packets"])),
+                ("SENT", |row| text(&row["transmit_packets"])),
+                ("INTERRUPTS", |row| text(&row["interrupts"])),
+                ("DROPPED", |row| drops(&[&row["dropped_receive"], &row["dropped_transmit"]])),
+                ("BROKEN", |row| text(&row["broken"])),
+            ],
+            Self::Macs => &[
+                ("MAC", |row| text(&row["mac"])),
+                ("BRIDGE", |row| text(&row["bridge"])),
+                ("PORT", |row| text(&row["port"])),
+                ("AGE", |row| format!("{} s", text(&row["age_seconds"]))),
+            ],
+            Self::Flows => &[
+                ("FROM PORT", |row| text(&row["port"])),
+                ("VLAN", |row| text(&row["vlan"])),
+                ("SOURCE", |row| text(&row["source"])),
+                ("DESTINATION", |row| text(&row["destination"])),
+                ("OUTPUT", |row| text(&row["output"])),
+                ("WORKER", |row| text(&row["worker"])),
+                ("AGE", |row| format!("{} s", text(&row["age_seconds"]))),
+            ],
+            Self::Workers => &[
+                ("WORKER", |row| text(&row["worker"])),
+                ("CPU", |row| text(&row["cpu"])),
+                ("BUSY", |row| seconds(&row["busy_seconds"])),
+                ("IDLE", |row| seconds(&row["idle_seconds"])),
+                ("SLEEP", |row| seconds(&row["sleep_seconds"])),
+                ("FLOWS", |row| text(&row["flows"])),
+                ("QUEUES", |row| list(&row["queues"])),
+            ],
+        };
+        let rows: Vec<Vec<String>> = answer
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|row| columns.iter().map(|(_, cell)| cell(row)).collect())
+            .collect();
+        let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
+        layout(&[vec![titles], rows].concat())
+    }
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn seconds(value: &Value) -> String {
+    format!("{:.1} s", value.as_f64().unwrap_or(0.0))
+}
+
+fn list(value: &Value) -> String {
+    let items: Vec<_> = value.as_array().into_iter().flatten().map(text).collect();
+    if items.is_empty() { "-".to_owned() } else { items.join(" ") }
+}
+
+fn drops(maps: &[&Value]) -> String {
+    let counts = maps.iter().filter_map(|map| map.as_object()).flatten();
+    let counts: Vec<_> = counts.map(|(reason, count)| format!("{reason} {count}")).collect();
+    if counts.is_empty() { "0".to_owned() } else { counts.join(", ") }
+}
+
+fn trouble(row: &Value) -> String {
+    match list(&row["broken_queues"]).as_str() {
+        "-" => text(&row["last_error"]),
+        broken => format!("broken {broken}"),
+    }
+}
+
+fn layout(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_line_up_and_nulls_are_dashes() {
+        let answer = json!([
+            {"mac": "52:54:00:00:00:01", "bridge": "br0", "port": "vm1", "age_seconds": 3},
+            {"mac": "52:54:00:00:00:02", "bridge": "longer", "port": null, "age_seconds": 14},
+        ]);
+        assert_eq!(
+            View::Macs.table(&answer),
+            "MAC                BRIDGE  PORT  AGE\n\
+             52:54:00:00:00:01  br0     vm1   3 s\n\
+             52:54:00:00:00:02  longer  -     14 s"
+        );
+    }
+}

@@ -1,0 +1,370 @@
+//! The flow table: the cache of verdicts that every frame consults. One writer, its worker; readers anywhere.
+//!
+//! Fixed capacity, set-associative: a bucket has eight ways, each a 16-bit tag and an entry of one cache line at a
+//! fixed place, so an entry never moves. A lookup compares the eight tags at once and then one key. It is done for a
+//! whole burst in stages, each of which asks for what the next one needs.
+//!
+//! A full bucket gives up its entry that was used longest ago: this is a cache, what it loses is decided again.
+//! Nothing is swept when the configuration or a station changes: the verdict itself tells whether it still holds.
+//!
+//! Readers elsewhere (`show flows`) never wait, retry or write: they take an entry's sequence before and after
+//! reading it and skip the entry if the writer was there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::{FlowKey, HashKey, Verdict};
+use crate::cpu::prefetch;
+
+const WAYS: usize = 8;
+
+/// One cache line: the key, the verdict, and when it was last used.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Entry {
+    key: [AtomicU64; 2],
+    verdict: [AtomicU64; 3],
+    seen: AtomicU32,
+    /// Odd while the writer is at it.
+    sequence: AtomicU32,
+}
+
+/// Eight tags in two words. A tag of 0 is a free way.
+#[derive(Debug, Default)]
+#[repr(align(16))]
+struct Bucket {
+    tags: [AtomicU64; 2],
+}
+
+#[derive(Debug)]
+struct Shared {
+    buckets: Box<[Bucket]>,
+    entries: Box<[Entry]>,
+    count: AtomicU64,
+}
+
+/// The writer's side, and the data path's.
+#[derive(Debug)]
+pub struct FlowTable {
+    shared: Arc<Shared>,
+    hash: HashKey,
+}
+
+/// A reader's side.
+#[derive(Clone, Debug)]
+pub struct FlowReader {
+    shared: Arc<Shared>,
+}
+
+/// A cached flow, as `show flows` lists it.
+#[derive(Clone, Copy, Debug)]
+pub struct Flow {
+    /// Its key.
+    pub key: FlowKey,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// When it was last used, in ticks.
+    pub seen: u32,
+}
+
+impl FlowTable {
+    /// An empty table for `capacity` flows, rounded up to a power of two.
+    pub fn new(capacity: usize) -> std::io::Result<Self> {
+        let entries = capacity.next_power_of_two().max(WAYS);
+        let shared = Shared {
+            buckets: (0..entries / WAYS).map(|_| Bucket::default()).collect(),
+            entries: (0..entries).map(|_| Entry::default()).collect(),
+            count: AtomicU64::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared), hash: HashKey::random()? })
+    }
+
+    /// A reader for another thread.
+    #[must_use]
+    pub fn reader(&self) -> FlowReader {
+        FlowReader { shared: self.shared.clone() }
+    }
+
+    /// Stage one: hashes the key and asks for its bucket.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(&self, key: FlowKey) -> u64 {
+        let hash = self.hash.hash(key.low, key.high);
+        prefetch((&raw const self.shared.buckets[self.bucket(hash)]).cast());
+        hash
+    }
+
+    #[inline(always)]
+    fn bucket(&self, hash: u64) -> usize {
+        hash as usize & (self.shared.buckets.len() - 1)
+    }
+
+    /// Stage two: the ways of the bucket whose tag fits; asks for the first one's entry.
+    #[inline(always)]
+    #[must_use]
+    pub fn candidates(&self, hash: u64) -> Candidates {
+        let bucket = self.bucket(hash);
+        let [low, high] = &self.shared.buckets[bucket].tags;
+        let tag = tag(hash);
+        let ways = matches(low.load(Ordering::Acquire), tag) | matches(high.load(Ordering::Acquire), tag) << 4;
+        let candidates = Candidates { first: (bucket * WAYS) as u32, ways };
+        if ways != 0 {
+            prefetch((&raw const self.shared.entries[candidates.way()]).cast());
+        }
+        candidates
+    }
+
+    /// Stage three: the entry with this very key, and its verdict.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, mut candidates: Candidates, key: FlowKey) -> Option<(u32, Verdict)> {
+        while candidates.ways != 0 {
+            let way = candidates.way();
+            let entry = &self.shared.entries[way];
+            if entry.key() == key {
+                return Some((way as u32, entry.verdict()));
+            }
+            candidates.ways &= candidates.ways - 1;
+        }
+        None
+    }
+
+    /// Notes that the entry was used.
+    #[inline(always)]
+    pub fn touch(&mut self, entry: u32, now: u32) {
+        let seen = &self.shared.entries[entry as usize].seen;
+        if seen.load(Ordering::Relaxed) != now {
+            seen.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Caches a verdict in the place of an older one for the same key, in a free way, or in that of the entry of the
+    /// bucket that was used longest ago.
+    pub fn insert(&mut self, key: FlowKey, hash: u64, verdict: Verdict, now: u32) {
+        let bucket = self.bucket(hash);
+        let way = match self.find(self.candidates(hash), key) {
+            Some((entry, _)) => entry as usize % WAYS,
+            None => self.victim(bucket, now),
+        };
+        let entry = &self.shared.entries[bucket * WAYS + way];
+        let sequence = entry.sequence.load(Ordering::Relaxed);
+        entry.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release); // a reader that sees what follows sees the odd sequence
+        for (word, value) in entry.key.iter().zip([key.low, key.high]) {
+            word.store(value, Ordering::Relaxed);
+        }
+        for (word, value) in entry.verdict.iter().zip(verdict.words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        entry.seen.store(now, Ordering::Relaxed);
+        entry.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+        self.set_tag(bucket, way, tag(hash));
+    }
+
+    fn victim(&self, bucket: usize, now: u32) -> usize {
+        let age = |way: usize| match self.shared.buckets[bucket].tag(way) {
+            0 => u32::MAX,
+            _ => now.wrapping_sub(self.shared.entries[bucket * WAYS + way].seen.load(Ordering::Relaxed)),
+        };
+        (0..WAYS).max_by_key(|&way| age(way)).unwrap_or(0)
+    }
+
+    /// Publishes a way, after its entry was written.
+    fn set_tag(&self, bucket: usize, way: usize, tag: u16) {
+        if self.shared.buckets[bucket].tag(way) == 0 {
+            self.shared.count.store(self.shared.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        let word = &self.shared.buckets[bucket].tags[way / 4];
+        let shift = way % 4 * 16;
+        let others = word.load(Ordering::Relaxed) & !(0xffff << shift);
+        word.store(others | u64::from(tag) << shift, Ordering::Release);
+    }
+}
+
+impl Bucket {
+    fn tag(&self, way: usize) -> u16 {
+        (self.tags[way / 4].load(Ordering::Acquire) >> (way % 4 * 16)) as u16
+    }
+}
+
+impl Entry {
+    #[inline(always)]
+    fn key(&self) -> FlowKey {
+        let [low, high] = &self.key;
+        FlowKey { low: low.load(Ordering::Relaxed), high: high.load(Ordering::Relaxed) }
+    }
+
+    #[inline(always)]
+    fn verdict(&self) -> Verdict {
+        Verdict::from_words(self.verdict.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    }
+}
+
+/// Where a key may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates {
+    first: u32,
+    /// Bit per way.
+    ways: u32,
+}
+
+impl Candidates {
+    #[inline(always)]
+    fn way(self) -> usize {
+        // `first` is a multiple of eight below the number of entries.
+        (self.first | self.ways.trailing_zeros() & 7) as usize
+    }
+}
+
+/// The high bits of the hash, which did not choose the bucket; never 0.
+#[inline(always)]
+fn tag(hash: u64) -> u16 {
+    ((hash >> 48) as u16).max(1)
+}
+
+/// Which of the four 16-bit lanes of `word` equal `tag`, as four bits.
+#[inline(always)]
+fn matches(word: u64, tag: u16) -> u32 {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    const HIGH: u64 = 0x8000_8000_8000_8000;
+    let difference = word ^ ONES.wrapping_mul(u64::from(tag));
+    // A lane is zero if neither its low 15 bits carry into the high one nor the high one is set.
+    let zero = !(((difference & !HIGH) + (HIGH - ONES)) | difference) & HIGH;
+    // Gathers bits 15, 31, 47, 63 into bits 0 to 3.
+    ((zero >> 15).wrapping_mul(0x1000_2000_4000_8000) >> 60) as u32 & 15
+}
+
+impl FlowReader {
+    /// The flows, in no order; one that is being changed is left out.
+    pub fn iter(&self) -> impl Iterator<Item = Flow> {
+        let ways = (0..self.shared.entries.len()).filter(|&way| self.shared.buckets[way / WAYS].tag(way % WAYS) != 0);
+        ways.filter_map(|way| {
+            let entry = &self.shared.entries[way];
+            let before = entry.sequence.load(Ordering::Acquire);
+            let flow = Flow { key: entry.key(), verdict: entry.verdict(), seen: entry.seen.load(Ordering::Relaxed) };
+            fence(Ordering::Acquire);
+            let after = entry.sequence.load(Ordering::Relaxed);
+            (before == after && before.is_multiple_of(2)).then_some(flow)
+        })
+    }
+
+    /// Ways in use.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.shared.count.load(Ordering::Relaxed)
+    }
+
+    /// Ways in all.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.shared.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Action, MacRef};
+    use super::*;
+    use crate::packet::{EthernetHeader, MacAddress};
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn key(number: u64) -> FlowKey {
+        let header = EthernetHeader {
+            destination: MacAddress::from_word(number << 8),
+            source: MacAddress::from_word(!number << 8),
+            vlan: (number & 0xfff) as u16,
+            ethertype: 0,
+        };
+        FlowKey::new(number as u16, &header)
+    }
+
+    fn verdict(number: u64) -> Verdict {
+        Verdict {
+            action: Action::Forward(number as u16 & 0xfff),
+            generation: number as u32,
+            source: MacRef::from_word(number),
+            destination: MacRef::from_word(!number),
+        }
+    }
+
+    fn find(table: &FlowTable, key: FlowKey) -> Option<Verdict> {
+        table.find(table.candidates(table.hash(key)), key).map(|(_, verdict)| verdict)
+    }
+
+    proptest! {
+        #[test]
+        fn lanes_are_compared_exactly(lanes: [u16; 4], tag: u16, copy in 0usize..16) {
+            let mut lanes = lanes;
+            for (lane, value) in lanes.iter_mut().enumerate() {
+                if copy >> lane & 1 == 1 {
+                    *value = tag;
+                }
+            }
+            let word = lanes.iter().rev().fold(0u64, |word, &lane| word << 16 | u64::from(lane));
+            let expected = (0..4).filter(|&lane| lanes[lane] == tag).fold(0, |bits, lane| bits | 1 << lane);
+            prop_assert_eq!(matches(word, tag), expected);
+        }
+
+        /// Whatever it finds is what was inserted last for that key; what was inserted last is there.
+        #[test]
+        fn agrees_with_a_hash_map(numbers in proptest::collection::vec(0u64..200, 1..600)) {
+            let mut table = FlowTable::new(64).unwrap();
+            let mut oracle = HashMap::new();
+            for (now, number) in numbers.into_iter().enumerate() {
+                let (key, verdict) = (key(number), verdict(number + now as u64));
+                table.insert(key, table.hash(key), verdict, now as u32);
+                oracle.insert(number, verdict);
+                prop_assert_eq!(find(&table, key), Some(verdict));
+            }
+            for number in 0..200 {
+                if let Some(found) = find(&table, key(number)) {
+                    prop_assert_eq!(Some(&found), oracle.get(&number));
+                }
+            }
+            prop_assert_eq!(table.reader().iter().count() as u64, table.reader().entries());
+        }
+    }
+
+    #[test]
+    fn the_entry_used_longest_ago_makes_room() {
+        let mut table = FlowTable::new(8).unwrap();
+        for number in 0..8 {
+            table.insert(key(number), table.hash(key(number)), verdict(number), 10);
+        }
+        for number in 1..8 {
+            let (entry, _) = table.find(table.candidates(table.hash(key(number))), key(number)).unwrap();
+            table.touch(entry, 20);
+        }
+        table.insert(key(100), table.hash(key(100)), verdict(100), 20);
+        assert!(find(&table, key(0)).is_none());
+        assert!((1..8).all(|number| find(&table, key(number)).is_some()));
+        assert_eq!(table.reader().entries(), 8);
+    }
+
+    /// A reader on another core never sees half of an entry.
+    #[test]
+    fn readers_see_whole_entries() {
+        let mut table = FlowTable::new(64).unwrap();
+        let reader = table.reader();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut seen = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    for flow in reader.iter() {
+                        let number = u64::from(flow.verdict.generation);
+                        assert_eq!(flow.key, key(number));
+                        assert_eq!(flow.verdict, verdict(number));
+                        seen += 1;
+                    }
+                }
+                assert!(seen > 0);
+            });
+            for number in 0..300_000 {
+                table.insert(key(number), table.hash(key(number)), verdict(number), number as u32);
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! Client mode: the front end listens, we connect, keep trying, and follow it through its restarts.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+use super::port::{PairHost, Port};
+use super::session::Session;
+
+/// How long to wait before trying to connect again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A session needs little stack; a thousand ports must not cost a gigabyte of it.
+const STACK_BYTES: usize = 128 * 1024;
+
+/// The thread that serves one port.
+#[derive(Debug)]
+pub struct Client;
+
+impl Client {
+    /// Starts serving `port`; it goes on as long as the process lives.
+    pub fn start(port: Arc<Port>, host: Arc<dyn PairHost>) -> io::Result<()> {
+        let name = format!("vhost-{}", port.name);
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || serve(&port, &host))?;
+        Ok(())
+    }
+}
+
+fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>) {
+    let mut complained = None;
+    loop {
+        match UnixStream::connect(&port.socket) {
+            Ok(stream) => {
+                complained = None;
+                tracing::info!("port {}: connected to {}", port.name, port.socket.display());
+                serve_connection(port, host, stream);
+            }
+            // That nobody listens yet is what this mode is for; anything else is said once.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
+            Err(error) if complained == Some(error.kind()) => {}
+            Err(error) => {
+                complained = Some(error.kind());
+                let why = format!("cannot connect to {}: {error}", port.socket.display());
+                tracing::warn!("port {}: {why}", port.name);
+                port.set_last_error(Some(why));
+            }
+        }
+        thread::sleep(RETRY);
+    }
+}
+
+fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStream) {
+    port.set_connected(true);
+    let session = Arc::new(Mutex::new(Session::new(port.clone(), host.clone())));
+    let mut requests = BackendReqHandler::from_stream(stream, session.clone());
+    let error = loop {
+        match requests.handle_request() {
+            Ok(()) => {}
+            Err(Error::SocketRetry(_)) => {}
+            Err(error) => break error,
+        }
+    };
+    session.lock().unwrap_or_else(PoisonError::into_inner).end();
+    port.set_connected(false);
+    match error {
+        Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage => {
+            tracing::info!("port {}: the front end is gone", port.name);
+        }
+        error => {
+            tracing::warn!("port {}: the connection is closed, {error}", port.name);
+            port.set_last_error(Some(error.to_string()));
+        }
+    }
+}

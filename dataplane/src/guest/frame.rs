@@ -1,0 +1,62 @@
+//! The private part of a frame: its virtio-net header and first bytes, read once. What is decided of the frame is decided from
+//! this copy, and this copy is what the receiver gets.
+
+use super::memory::Segment;
+
+/// Bytes of a frame that are kept privately: Ethernet, a tag, IPv6, and TCP with all its options.
+pub const HEAD_LEN: usize = 128;
+
+/// The longest virtio-net header.
+pub(super) const NET_HEADER_MAX: usize = 12;
+
+/// The longest frame: 64 KiB of IP behind an Ethernet header with two tags.
+pub const FRAME_LEN_MAX: u32 = 65535 + 14 + 8;
+
+/// Where the frame starts in a [`FrameHead`]; the virtio-net header ends there.
+const FRAME_START: usize = 16;
+
+/// Private copy of a virtio-net header and the first [`HEAD_LEN`] bytes of the frame behind it.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
+pub struct FrameHead([u8; FRAME_START + HEAD_LEN]);
+
+impl FrameHead {
+    /// Nothing read yet.
+    pub const EMPTY: Self = Self([0; FRAME_START + HEAD_LEN]);
+
+    /// Reads the head of a frame from its pieces, whose first `header_len` bytes are the virtio-net header. What
+    /// the pieces do not hold keeps its old bytes.
+    #[inline(always)]
+    pub fn read(&mut self, pieces: &[Segment<'_>], header_len: usize) {
+        let mut room = self.0.get_mut(FRAME_START - header_len..).unwrap_or(&mut []);
+        for piece in pieces {
+            let read = piece.read(room);
+            room = room.get_mut(read..).unwrap_or(&mut []);
+            if room.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// The first `len` bytes of the frame, at most [`HEAD_LEN`].
+    #[inline(always)]
+    #[must_use]
+    pub fn frame(&self, len: usize) -> &[u8] {
+        &self.0[FRAME_START..FRAME_START + len.min(HEAD_LEN)]
+    }
+
+    /// Whether the virtio-net header asks for anything: `flags` and `gso_type` are its first two bytes (virtio
+    /// 1.2, section 5.1.6).
+    #[inline(always)]
+    #[must_use]
+    pub fn asks_for_offload(&self, header_len: usize) -> bool {
+        let at = FRAME_START - header_len.min(FRAME_START);
+        self.0[at] | self.0[at + 1] != 0
+    }
+}
+
+impl Default for FrameHead {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}

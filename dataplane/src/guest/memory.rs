@@ -1,0 +1,441 @@
+//! Guest memory: the regions a front end shares with us, and the only ways to touch them.
+//!
+//! A guest may change any byte at any time, so no reference into its memory ever exists: a [`Segment`]
+//! is a raw pointer inside a checked range, and what it offers is copying, once, between the guest and
+//! private memory or between two guests.
+#![expect(unsafe_code, reason = "maps memory shared with a guest and copies through raw pointers")]
+
+use std::fs::File;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::cpu::prefetch;
+
+/// The most regions a front end may give: QEMU needs a few, hot-plugged memory more.
+pub const REGIONS_MAX: usize = 32;
+
+/// Where a region lies, in the words of the vhost-user memory table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionAddress {
+    /// Guest physical address of the first byte.
+    pub guest: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Address of the first byte in the front end's own process; ring addresses come in these.
+    pub user: u64,
+    /// Offset of the first byte in the region's file.
+    pub file_offset: u64,
+}
+
+/// Why a memory table is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// More than [`REGIONS_MAX`].
+    #[error("{0} memory regions, at most {REGIONS_MAX} are taken")]
+    TooMany(usize),
+    /// Start plus length wraps, or the length is zero.
+    #[error("memory region at {0:#x} is empty or ends beyond 2^64")]
+    BadRange(u64),
+    /// Two regions share guest physical addresses.
+    #[error("memory regions at {0:#x} and {1:#x} overlap")]
+    Overlap(u64, u64),
+    /// The file ends before the region does: touching the rest would be a SIGBUS.
+    #[error("memory region at {guest:#x} ends {missing} bytes beyond its file")]
+    ShortFile {
+        /// Guest physical address of the region.
+        guest: u64,
+        /// Bytes that the file lacks.
+        missing: u64,
+    },
+    /// fstat or mmap failed.
+    #[error("memory region at {guest:#x} cannot be mapped: {source}; the guest's memory must be shared (share=on)")]
+    Map {
+        /// Guest physical address of the region.
+        guest: u64,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A region to remove that was never added.
+    #[error("no memory region at {0:#x} to remove")]
+    Unknown(u64),
+}
+
+/// A mapped region. Unmapped when the last table that holds it is dropped.
+#[derive(Debug)]
+pub struct Region {
+    address: RegionAddress,
+    host: NonNull<u8>,
+    mapping: NonNull<u8>,
+    mapping_len: usize,
+}
+
+// SAFETY: a Region is an address range that this process owns until it is dropped; all access goes
+// through copies from raw pointers, which any thread may make.
+unsafe impl Send for Region {}
+// SAFETY: as above; nothing in it changes after construction.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Maps `address.len` bytes of `file`.
+    pub fn map(address: RegionAddress, file: &File) -> Result<Self, MemoryError> {
+        let guest = address.guest;
+        let bad = || MemoryError::BadRange(guest);
+        let file_end = address.file_offset.checked_add(address.len).ok_or_else(bad)?;
+        address.guest.checked_add(address.len).ok_or_else(bad)?;
+        address.user.checked_add(address.len).ok_or_else(bad)?;
+        if address.len == 0 {
+            return Err(bad());
+        }
+        let map_error = |source: rustix::io::Errno| MemoryError::Map { guest, source: source.into() };
+        let stat = rustix::fs::fstat(file).map_err(map_error)?;
+        let file_len = u64::try_from(stat.st_size).unwrap_or(0);
+        if file_len < file_end {
+            return Err(MemoryError::ShortFile { guest, missing: file_end - file_len });
+        }
+        // A file on hugetlbfs maps only at multiples of its page size, which is its block size.
+        let page = u64::try_from(stat.st_blksize).unwrap_or(4096).max(4096);
+        let page = if page.is_power_of_two() { page } else { 4096 };
+        let map_from = address.file_offset & !(page - 1);
+        let lead = usize::try_from(address.file_offset - map_from).map_err(|_| bad())?;
+        let mapping_len = (file_end - map_from)
+            .checked_next_multiple_of(page)
+            .and_then(|len| usize::try_from(len).ok())
+            .ok_or_else(bad)?;
+        // SAFETY: a fresh shared mapping at an address of the kernel's choice disturbs nothing of ours.
+        let mapping = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                mapping_len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::NORESERVE,
+                file,
+                map_from,
+            )
+        }
+        .map_err(map_error)?;
+        let mapping = NonNull::new(mapping.cast::<u8>()).ok_or_else(bad)?;
+        // SAFETY: `lead` is below one page of a mapping that is at least that long.
+        let host = unsafe { mapping.add(lead) };
+        Ok(Self { address, host, mapping, mapping_len })
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn address(&self) -> RegionAddress {
+        self.address
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: exactly what mmap gave; whoever could still point into it holds the table that
+        // holds this region, so nobody does.
+        let unmapped = unsafe { rustix::mm::munmap(self.mapping.as_ptr().cast(), self.mapping_len) };
+        debug_assert!(unmapped.is_ok());
+    }
+}
+
+/// A guest's memory as one immutable table. A change makes a new table; rings and workers hold the one
+/// they were attached with.
+#[derive(Debug, Default)]
+pub struct GuestMemory {
+    regions: Vec<Arc<Region>>,
+}
+
+impl GuestMemory {
+    /// A table of `regions`, which must not overlap in guest physical addresses.
+    pub fn new(mut regions: Vec<Arc<Region>>) -> Result<Self, MemoryError> {
+        if regions.len() > REGIONS_MAX {
+            return Err(MemoryError::TooMany(regions.len()));
+        }
+        regions.sort_by_key(|region| region.address.guest);
+        for pair in regions.windows(2) {
+            let (low, high) = (pair[0].address, pair[1].address);
+            if low.guest + low.len > high.guest {
+                return Err(MemoryError::Overlap(low.guest, high.guest));
+            }
+        }
+        Ok(Self { regions })
+    }
+
+    /// The regions, by guest physical address.
+    #[must_use]
+    pub fn regions(&self) -> &[Arc<Region>] {
+        &self.regions
+    }
+
+    /// Bytes shared in all.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.regions.iter().map(|region| region.address.len).sum()
+    }
+
+    /// The contiguous segment at guest physical address `guest`, or `None` if it is not wholly inside one
+    /// region. `hint` is the index of the region of the last hit; buffers come from few regions.
+    #[inline]
+    #[must_use]
+    pub fn segment(&self, hint: &mut usize, guest: u64, len: u32) -> Option<Segment<'_>> {
+        if let Some(region) = self.regions.get(*hint)
+            && let Some(segment) = region_segment(region, guest, len)
+        {
+            return Some(segment);
+        }
+        self.find_segment(hint, guest, len)
+    }
+
+    #[cold]
+    fn find_segment(&self, hint: &mut usize, guest: u64, len: u32) -> Option<Segment<'_>> {
+        self.regions.iter().enumerate().find_map(|(index, region)| {
+            let segment = region_segment(region, guest, len)?;
+            *hint = index;
+            Some(segment)
+        })
+    }
+
+    /// The first piece of `[guest, guest + len)`, cut where its region ends. `None` if `guest` lies in no region.
+    #[must_use]
+    pub fn leading_segment(&self, guest: u64, len: u32) -> Option<Segment<'_>> {
+        self.regions.iter().find_map(|region| {
+            let left = region.address.len.checked_sub(guest.checked_sub(region.address.guest)?)?;
+            let len = u32::try_from(left.min(u64::from(len))).ok()?;
+            if left == 0 { None } else { region_segment(region, guest, len) }
+        })
+    }
+
+    /// A segment of no bytes; `None` if there is no memory at all.
+    #[must_use]
+    pub fn empty_segment(&self) -> Option<Segment<'_>> {
+        self.regions.first().map(|region| Segment { ptr: region.host, len: 0, memory: PhantomData })
+    }
+
+    /// The host pointer to `len` bytes at the front end's address `user`, aligned to `align`: how ring addresses
+    /// are given. Valid while this table lives.
+    #[must_use]
+    pub fn user_range(&self, user: u64, len: u64, align: u64) -> Option<NonNull<u8>> {
+        self.regions.iter().find_map(|region| {
+            let offset = user.checked_sub(region.address.user)?;
+            let end = offset.checked_add(len)?;
+            if end > region.address.len {
+                return None;
+            }
+            // SAFETY: offset + len is inside the region, which is mapped whole.
+            let host = unsafe { region.host.add(usize::try_from(offset).ok()?) };
+            (host.as_ptr() as u64 % align == 0).then_some(host)
+        })
+    }
+}
+
+#[inline]
+fn region_segment(region: &Region, guest: u64, len: u32) -> Option<Segment<'_>> {
+    let offset = guest.checked_sub(region.address.guest)?;
+    // Neither sum can wrap: the region's end is below 2^64, and so is any offset inside it plus 2^32.
+    if offset > region.address.len || u64::from(len) > region.address.len - offset {
+        return None;
+    }
+    // SAFETY: offset <= region length, which is mapped whole.
+    let ptr = unsafe { region.host.add(offset as usize) };
+    Some(Segment { ptr, len, memory: PhantomData })
+}
+
+/// A contiguous piece of guest memory, checked when it was made and mapped as long as its table lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'m> {
+    ptr: NonNull<u8>,
+    len: u32,
+    memory: PhantomData<&'m GuestMemory>,
+}
+
+impl<'m> Segment<'m> {
+    /// Bytes.
+    #[inline]
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there are no bytes.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// Asks the CPU to fetch the first two cache lines.
+    #[inline]
+    pub fn prefetch(self) {
+        prefetch(self.ptr.as_ptr());
+        prefetch(self.ptr.as_ptr().wrapping_add(64));
+    }
+
+    /// What lies from `offset` on; empty if nothing does.
+    #[inline]
+    #[must_use]
+    pub fn from_offset(self, offset: usize) -> Self {
+        let offset = offset.min(self.len());
+        // SAFETY: offset <= len.
+        Self { ptr: unsafe { self.ptr.add(offset) }, len: self.len - offset as u32, memory: PhantomData }
+    }
+
+    /// Copies the first bytes into private memory, as many as both hold; returns how many.
+    #[inline]
+    pub fn read(self, into: &mut [u8]) -> usize {
+        let len = into.len().min(self.len());
+        // SAFETY: `len` is within both; a private slice and mapped guest memory do not overlap.
+        unsafe { copy(self.ptr.as_ptr(), into.as_mut_ptr(), len) };
+        len
+    }
+
+    /// Copies private memory to the first bytes, as many as both hold; returns how many.
+    #[inline]
+    pub fn write(self, from: &[u8]) -> usize {
+        let len = from.len().min(self.len());
+        // SAFETY: as in `read`.
+        unsafe { copy(from.as_ptr(), self.ptr.as_ptr(), len) };
+        len
+    }
+
+    /// Copies the first bytes to another guest, as many as both hold; returns how many. The one copy.
+    #[inline]
+    pub fn copy_to(self, to: Segment<'_>) -> usize {
+        let len = self.len().min(to.len());
+        // SAFETY: `len` is within both. The two may be the same physical page (a guest's choice), or
+        // the same mapping, hence memmove: what it then reads is the guest's own doing.
+        unsafe { std::ptr::copy(self.ptr.as_ptr(), to.ptr.as_ptr(), len) };
+        len
+    }
+}
+
+/// memcpy that stays inline for the lengths that frame heads have: two overlapping moves of a fixed
+/// size each, instead of a call.
+///
+/// # Safety
+/// `from` and `to` are valid for `len` bytes and do not overlap.
+#[inline(always)]
+unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    /// # Safety
+    /// N <= len, and as for `copy`.
+    #[inline(always)]
+    unsafe fn ends<const HEAD: usize, const TAIL: usize>(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: HEAD and TAIL are at most `len`, so both moves lie inside.
+        unsafe {
+            let head = from.cast::<[u8; HEAD]>().read_unaligned();
+            let tail = from.add(len - TAIL).cast::<[u8; TAIL]>().read_unaligned();
+            to.cast::<[u8; HEAD]>().write_unaligned(head);
+            to.add(len - TAIL).cast::<[u8; TAIL]>().write_unaligned(tail);
+        }
+    }
+    // SAFETY: each arm's sizes are at most its lower bound on `len`.
+    unsafe {
+        match len {
+            64..=80 => ends::<64, 16>(from, to, len),
+            81..=128 => ends::<64, 64>(from, to, len),
+            129..=144 => ends::<128, 16>(from, to, len),
+            33..=63 => ends::<32, 32>(from, to, len),
+            16..=32 => ends::<16, 16>(from, to, len),
+            8..=15 => ends::<8, 8>(from, to, len),
+            _ => std::ptr::copy_nonoverlapping(from, to, len),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+
+    /// A memfd of `len` bytes.
+    pub(crate) fn memfd(len: u64) -> File {
+        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, len).unwrap();
+        File::from(fd)
+    }
+
+    fn address(guest: u64, len: u64) -> RegionAddress {
+        RegionAddress { guest, len, user: guest.wrapping_add(0x7000_0000_0000), file_offset: 0 }
+    }
+
+    /// Memory of regions (guest address, bytes), user addresses 0x7000_0000_0000 above.
+    pub(crate) fn memory(regions: &[(u64, u64)]) -> GuestMemory {
+        let map = |&(guest, len): &(u64, u64)| Arc::new(Region::map(address(guest, len), &memfd(len)).unwrap());
+        GuestMemory::new(regions.iter().map(map).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_segment_lies_in_one_region_or_not_at_all() {
+        let memory = memory(&[(0x1000, 0x1000), (0x2000, 0x1000), (0x10000, 0x1000)]);
+        let mut hint = 0;
+        assert_eq!(memory.segment(&mut hint, 0x1000, 0x1000).unwrap().len(), 0x1000);
+        assert!(memory.segment(&mut hint, 0x1001, 0x1000).is_none(), "runs past the region's end");
+        assert!(memory.segment(&mut hint, 0x3000, 1).is_none(), "in a hole");
+        assert!(memory.segment(&mut hint, u64::MAX, 2).is_none(), "wraps");
+        assert!(memory.segment(&mut hint, 0x10fff, 1).is_some());
+        assert_eq!(hint, 2);
+        assert_eq!(memory.leading_segment(0x1ff0, 0x20).unwrap().len(), 0x10);
+        assert!(memory.leading_segment(0x11000, 1).is_none());
+    }
+
+    #[test]
+    fn user_addresses_are_checked_whole_and_aligned() {
+        let memory = memory(&[(0x1000, 0x1000)]);
+        let user = 0x7000_0000_1000;
+        assert!(memory.user_range(user, 0x1000, 16).is_some());
+        assert!(memory.user_range(user, 0x1001, 16).is_none());
+        assert!(memory.user_range(user + 8, 16, 16).is_none());
+        assert!(memory.user_range(user, u64::MAX, 16).is_none());
+    }
+
+    #[test]
+    fn bad_tables_are_refused() {
+        let file = memfd(0x1000);
+        let map = |address| Region::map(address, &file);
+        assert!(matches!(map(address(0, 0)), Err(MemoryError::BadRange(_))));
+        assert!(matches!(map(address(u64::MAX - 10, 0x1000)), Err(MemoryError::BadRange(_))));
+        assert!(matches!(
+            map(RegionAddress { file_offset: u64::MAX - 5, ..address(0, 0x1000) }),
+            Err(MemoryError::BadRange(_))
+        ));
+        assert!(matches!(map(address(0, 0x1001)), Err(MemoryError::ShortFile { missing: 1, .. })));
+        let one = Arc::new(map(address(0, 0x1000)).unwrap());
+        let two = Arc::new(map(address(0xfff, 0x1000)).unwrap());
+        assert!(matches!(GuestMemory::new(vec![two, one.clone()]), Err(MemoryError::Overlap(0, 0xfff))));
+        assert!(matches!(GuestMemory::new(vec![one; 33]), Err(MemoryError::TooMany(33))));
+    }
+
+    #[test]
+    fn an_unaligned_file_offset_maps_the_right_bytes() {
+        let file = memfd(0x3000);
+        rustix::io::pwrite(&file, b"here", 0x1234).unwrap();
+        let region = Region::map(RegionAddress { file_offset: 0x1234, ..address(0, 0x1000) }, &file).unwrap();
+        let memory = GuestMemory::new(vec![Arc::new(region)]).unwrap();
+        let mut bytes = [0; 4];
+        memory.segment(&mut 0, 0, 4).unwrap().read(&mut bytes);
+        assert_eq!(&bytes, b"here");
+    }
+
+    proptest! {
+        #[test]
+        fn copies_are_exact_and_touch_nothing_else(len in 0usize..400, offset in 0u64..64) {
+            let memory = memory(&[(0, 0x1000)]);
+            let mut hint = 0;
+            let source: Vec<u8> = (0..len).map(|i| i as u8 ^ 0x5a).collect();
+            let all = memory.segment(&mut hint, 0, 0x1000).unwrap();
+            all.write(&[0xee; 0x1000]);
+            let segment = memory.segment(&mut hint, offset, len as u32).unwrap();
+            prop_assert_eq!(segment.write(&source), len);
+            let mut back = vec![0; len];
+            prop_assert_eq!(segment.read(&mut back), len);
+            prop_assert_eq!(&back, &source);
+            let mut whole = vec![0; 0x1000];
+            all.read(&mut whole);
+            let offset = offset as usize;
+            prop_assert!(whole[..offset].iter().chain(&whole[offset + len..]).all(|&byte| byte == 0xee));
+            let target = memory.segment(&mut hint, 0x800, len as u32).unwrap();
+            prop_assert_eq!(segment.copy_to(target), len);
+            target.read(&mut back);
+            prop_assert_eq!(&back, &source);
+        }
+    }
+}

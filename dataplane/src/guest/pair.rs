@@ -1,0 +1,179 @@
+//! A queue pair, the port of the data path: one transmitq and one receiveq, owned by one worker at a time.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::features::Features;
+use super::memory::GuestMemory;
+use super::ring::{ChainList, Ring, RingFault, Used};
+use crate::account::{Counter, DropCounters};
+
+/// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
+#[derive(Debug, Default)]
+pub struct PairCounters {
+    /// Frames that the guest sent.
+    pub received: Traffic,
+    /// Frames that the guest was given.
+    pub transmitted: Traffic,
+    /// Frames that the guest sent and nobody got.
+    pub receive_dropped: DropCounters,
+    /// Frames for the guest that it did not get.
+    pub transmit_dropped: DropCounters,
+    /// Times that the guest was interrupted.
+    pub interrupts: Counter,
+    /// Times that a burst was published and the guest wanted no interrupt.
+    pub interrupts_suppressed: Counter,
+    fault: AtomicU8,
+}
+
+/// Frames and their bytes, without virtio-net headers.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: Counter,
+    /// Bytes.
+    pub bytes: Counter,
+}
+
+impl Traffic {
+    /// Counts a burst; the owner only.
+    #[inline]
+    pub fn add(&self, packets: u64, bytes: u64) {
+        self.packets.add(packets);
+        self.bytes.add(bytes);
+    }
+}
+
+impl PairCounters {
+    /// The rule that the guest broke, after which the pair stands still.
+    #[must_use]
+    pub fn fault(&self) -> Option<RingFault> {
+        RingFault::from_code(self.fault.load(Ordering::Relaxed))
+    }
+
+    fn set_fault(&self, fault: Option<RingFault>) {
+        self.fault.store(fault.map_or(0, |fault| fault as u8), Ordering::Relaxed);
+    }
+}
+
+/// Which pair of which port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PairId {
+    /// Number of the port.
+    pub port: u16,
+    /// Number of the pair in the port: its rings are `2 * index` and `2 * index + 1`.
+    pub index: u16,
+}
+
+/// A queue pair in use.
+#[derive(Debug)]
+pub struct QueuePair {
+    /// Who it is.
+    pub id: PairId,
+    /// The ring by which the guest sends, if it runs.
+    pub transmitq: Option<Ring>,
+    /// The ring by which the guest receives, if it runs.
+    pub receiveq: Option<Ring>,
+    /// What it counts.
+    pub counters: Arc<PairCounters>,
+    /// The memory that its rings and buffers are in.
+    pub memory: Arc<GuestMemory>,
+    /// What was negotiated.
+    pub features: Features,
+    /// The eventfd by which the guest says that it made chains available on the transmitq.
+    pub kick: Option<OwnedFd>,
+    /// The eventfd by which we say that the pair is broken.
+    pub error: Option<OwnedFd>,
+}
+
+impl QueuePair {
+    /// Bytes of the virtio-net header before each frame.
+    #[inline]
+    #[must_use]
+    pub fn header_len(&self) -> usize {
+        self.features.header_len()
+    }
+
+    /// Forgets a fault of an earlier life, and asks not to be kicked: to be called when a worker takes it over.
+    pub fn begin(&mut self) {
+        self.counters.set_fault(None);
+        for ring in [&mut self.transmitq, &mut self.receiveq].into_iter().flatten() {
+            ring.set_kicks(false);
+        }
+    }
+
+    /// Takes what the guest has sent, up to a burst.
+    #[inline]
+    pub fn receive<'m>(&mut self, memory: &'m GuestMemory, want: usize, list: &mut ChainList<'m>) {
+        if let Some(ring) = &mut self.transmitq {
+            ring.take(memory, want, list);
+            if let Some(fault) = ring.fault() {
+                self.break_pair(fault);
+            }
+        }
+    }
+
+    /// Gives back the chains of the burst that [`QueuePair::receive`] took.
+    #[inline]
+    pub fn complete(&mut self, used: &[Used]) {
+        if let Some(ring) = &mut self.transmitq {
+            ring.publish(used);
+            self.counters.count_interrupt(ring.interrupt());
+        }
+    }
+
+    /// A rule was broken in one of the rings: neither is used any more, and the front end is told.
+    #[cold]
+    pub fn break_pair(&mut self, fault: RingFault) {
+        if self.is_broken() {
+            return;
+        }
+        self.counters.set_fault(Some(fault));
+        for ring in [&mut self.transmitq, &mut self.receiveq].into_iter().flatten() {
+            ring.set_fault(RingFault::PairBroken);
+        }
+        if let Some(error) = &self.error {
+            let _ = rustix::io::write(error, &1u64.to_ne_bytes());
+        }
+    }
+
+    /// Whether it stands still because of a fault.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.counters.fault().is_some()
+    }
+
+    /// Whether frames may come from it.
+    #[must_use]
+    pub fn can_receive(&self) -> bool {
+        self.transmitq.is_some() && !self.is_broken()
+    }
+
+    /// Asks to be kicked; `true` if there is something to take already, so that nobody may sleep.
+    pub fn arm(&mut self) -> bool {
+        let Some(ring) = self.transmitq.as_mut().filter(|ring| ring.fault().is_none()) else { return false };
+        ring.set_kicks(true);
+        ring.has_available()
+    }
+
+    /// Asks not to be kicked.
+    pub fn disarm(&mut self) {
+        if let Some(ring) = &mut self.transmitq {
+            ring.set_kicks(false);
+        }
+    }
+
+    /// The eventfd to sleep on.
+    #[must_use]
+    pub fn kick(&self) -> Option<BorrowedFd<'_>> {
+        self.kick.as_ref().map(AsFd::as_fd)
+    }
+}
+
+impl PairCounters {
+    #[inline]
+    pub(super) fn count_interrupt(&self, sent: bool) {
+        if sent { self.interrupts.add(1) } else { self.interrupts_suppressed.add(1) }
+    }
+}

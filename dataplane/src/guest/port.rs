@@ -1,0 +1,172 @@
+//! A guest NIC as the rest of the house sees it: who it is, how it is doing, and what its pairs count.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::features::Features;
+use super::pair::{PairCounters, PairId, QueuePair};
+
+/// Queue pairs that a port offers: what GET_QUEUE_NUM answers. A QEMU that asks for more never boots.
+pub const QUEUE_PAIRS_MAX: u16 = 128;
+
+/// How far a port has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PortState {
+    /// No front end is there.
+    Connecting,
+    /// A front end is there; its driver is not ready.
+    Connected,
+    /// At least one ring runs.
+    Running,
+}
+
+impl PortState {
+    /// Its name in `show`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Running => "running",
+        }
+    }
+}
+
+/// What a running pair looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairInfo {
+    /// Packed or split rings.
+    pub packed: bool,
+    /// Descriptors of the receiveq, 0 if it does not run.
+    pub receiveq_size: u16,
+    /// Descriptors of the transmitq, 0 if it does not run.
+    pub transmitq_size: u16,
+}
+
+/// Who takes pairs into use: the switch, which hands each to a worker. A pair moves only through here.
+pub trait PairHost: Send + Sync {
+    /// Hands `pair` to a worker, and tells all workers that it is there.
+    fn attach(&self, pair: QueuePair);
+    /// Takes the pair back, quiescent: no worker touches it or its memory any more.
+    fn detach(&self, id: PairId) -> Option<QueuePair>;
+    /// The port's guest is gone: what was learnt of it goes, too.
+    fn forget(&self, port: u16);
+}
+
+/// A guest NIC.
+#[derive(Debug)]
+pub struct Port {
+    /// Its number in the data path.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// The vhost-user socket.
+    pub socket: PathBuf,
+    /// What it offers to a front end.
+    pub offered: Features,
+    state: AtomicU8,
+    connects: AtomicU64,
+    negotiated: AtomicU64,
+    last_error: Mutex<Option<String>>,
+    counters: Box<[OnceLock<Arc<PairCounters>>]>,
+    running: Mutex<Vec<(u16, PairInfo)>>,
+}
+
+impl Port {
+    /// A port to which nobody is connected.
+    #[must_use]
+    pub fn new(id: u16, name: String, socket: PathBuf, offered: Features) -> Self {
+        Self {
+            id,
+            name,
+            socket,
+            offered,
+            state: AtomicU8::new(PortState::Connecting as u8),
+            connects: AtomicU64::new(0),
+            negotiated: AtomicU64::new(0),
+            last_error: Mutex::new(None),
+            counters: (0..QUEUE_PAIRS_MAX).map(|_| OnceLock::new()).collect(),
+            running: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The counters of pair `index`, which begin with its first use and never end.
+    ///
+    /// # Panics
+    /// If `index` is not below [`QUEUE_PAIRS_MAX`].
+    #[must_use]
+    pub fn counters(&self, index: u16) -> Arc<PairCounters> {
+        self.counters[usize::from(index)].get_or_init(Arc::default).clone()
+    }
+
+    /// The pairs that were ever in use, and their counters.
+    pub fn pairs(&self) -> impl Iterator<Item = (u16, &Arc<PairCounters>)> {
+        (0..).zip(&self.counters).filter_map(|(index, counters)| Some((index, counters.get()?)))
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn state(&self) -> PortState {
+        match self.state.load(Ordering::Relaxed) {
+            0 => PortState::Connecting,
+            1 => PortState::Connected,
+            _ => PortState::Running,
+        }
+    }
+
+    /// Times that a front end was connected to.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
+    }
+
+    /// What the guest's driver took of what was offered, while a front end is there.
+    #[must_use]
+    pub fn negotiated(&self) -> Features {
+        Features::from_bits_retain(self.negotiated.load(Ordering::Relaxed))
+    }
+
+    /// Why the front end was lost the last time, if it was not simply gone.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The pairs that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<(u16, PairInfo)> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_connected(&self, connected: bool) {
+        let state = if connected { PortState::Connected } else { PortState::Connecting };
+        self.state.store(state as u8, Ordering::Relaxed);
+        if connected {
+            self.connects.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.set_negotiated(Features::empty());
+        }
+    }
+
+    pub(super) fn set_negotiated(&self, features: Features) {
+        self.negotiated.store(features.bits(), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_last_error(&self, error: Option<String>) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Notes that pair `index` runs as `info` says, or not at all.
+    pub(super) fn set_running(&self, index: u16, info: Option<PairInfo>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.retain(|&(other, _)| other != index);
+        running.extend(info.map(|info| (index, info)));
+        running.sort_by_key(|&(index, _)| index);
+        if self.state() != PortState::Connecting {
+            let state = if running.is_empty() { PortState::Connected } else { PortState::Running };
+            self.state.store(state as u8, Ordering::Relaxed);
+        }
+    }
+}

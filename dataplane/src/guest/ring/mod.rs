@@ -1,0 +1,221 @@
+//! A virtqueue seen from the device: take chains of descriptors, give them back used.
+//!
+//! One idea, two layouts. What does not depend on the layout (bounds, faults, interrupts) is here and
+//! in `chain`; `packed` and `split` know how chains are found in shared memory and how used ones are
+//! published (virtio 1.2, sections 2.8 and 2.7). No policy here: what is in the frames is somebody else's.
+//!
+//! A ring gives every chain back in the order taken and holds none between bursts, so "next available" and
+//! "next used" are one position then.
+
+mod chain;
+mod fault;
+mod packed;
+mod shared;
+mod split;
+
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+pub use chain::{Chain, ChainList, SEGMENTS_MAX};
+pub use fault::RingFault;
+pub use packed::PackedRing;
+pub use split::SplitRing;
+
+use super::memory::GuestMemory;
+
+/// The largest queue that virtio allows, split or packed.
+pub const RING_SIZE_MAX: u16 = 32768;
+
+/// The most frames taken from a transmitq at a time.
+pub const BURST: usize = 32;
+
+/// The most chains of a receiveq that one burst may fill: a frame of 64 KiB in buffers of 512 bytes.
+pub const CHAINS_MAX: usize = 128;
+
+/// Who may write to the buffers of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A transmitq: the device only reads.
+    Readable,
+    /// A receiveq: the device only writes.
+    Writable,
+}
+
+/// A chain to give back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Bytes written into its buffers; 0 on a transmitq.
+    pub len: u32,
+    /// The chain's buffer id.
+    pub id: u16,
+    /// How many ring slots it took.
+    pub slots: u16,
+}
+
+/// Where the three areas of a virtqueue lie and how large it is; everything a front end says of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingAddress {
+    /// Descriptors.
+    pub size: u16,
+    /// Descriptor area, in the front end's addresses.
+    pub descriptors: u64,
+    /// Driver area: the available ring, or the driver's event structure.
+    pub driver: u64,
+    /// Device area: the used ring, or the device's event structure.
+    pub device: u64,
+}
+
+/// Why a ring cannot be set up.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RingError {
+    /// The size is zero, too large, or not a power of two on a split ring.
+    #[error("ring size {0} is not 1 to 32768, or not a power of two on a split ring")]
+    Size(u16),
+    /// An area is not wholly inside one memory region, or not aligned as its layout wants.
+    #[error("the {0} area is outside the guest's memory or not aligned")]
+    Area(&'static str),
+}
+
+#[derive(Debug)]
+enum Layout {
+    Packed(PackedRing),
+    Split(SplitRing),
+}
+
+/// One virtqueue in use.
+#[derive(Debug)]
+pub struct Ring {
+    layout: Layout,
+    fault: Option<RingFault>,
+    call: Option<OwnedFd>,
+    // Keeps mapped what the layout's pointers point into.
+    _memory: Arc<GuestMemory>,
+}
+
+impl Ring {
+    /// A ring at `address` in `memory`, standing at `base` as SET_VRING_BASE encodes it. `call` is the
+    /// eventfd that interrupts the guest, `None` for a guest that polls.
+    pub fn new(
+        packed: bool,
+        direction: Direction,
+        address: RingAddress,
+        base: u32,
+        memory: &Arc<GuestMemory>,
+        call: Option<OwnedFd>,
+    ) -> Result<Self, RingError> {
+        let layout = if packed {
+            Layout::Packed(PackedRing::new(direction, address, base, memory)?)
+        } else {
+            Layout::Split(SplitRing::new(direction, address, base, memory)?)
+        };
+        Ok(Self { layout, fault: None, call, _memory: memory.clone() })
+    }
+
+    /// Takes up to `want` chains more into `list`. A descriptor that breaks the rules ends the ring: the chains
+    /// before it are still good, nothing is taken any more, and [`Ring::fault`] tells.
+    #[inline]
+    pub fn take<'m>(&mut self, memory: &'m GuestMemory, want: usize, list: &mut ChainList<'m>) {
+        if self.fault.is_some() {
+            return;
+        }
+        let taken = match &mut self.layout {
+            Layout::Packed(ring) => ring.take(memory, want, list),
+            Layout::Split(ring) => ring.take(memory, want, list),
+        };
+        if let Err(fault) = taken {
+            self.fault = Some(fault);
+        }
+    }
+
+    /// Gives chains back, in the order they were taken, and shows them to the driver all at once. The one place
+    /// where used entries are written.
+    #[inline]
+    pub fn publish(&mut self, used: &[Used]) {
+        match &mut self.layout {
+            Layout::Packed(ring) => ring.publish(used),
+            Layout::Split(ring) => ring.publish(used),
+        }
+    }
+
+    /// Forgets what was taken and not published: it will be taken again.
+    #[inline]
+    pub fn rewind(&mut self) {
+        match &mut self.layout {
+            Layout::Packed(ring) => ring.rewind(),
+            Layout::Split(ring) => ring.rewind(),
+        }
+    }
+
+    /// Whether a chain waits to be taken.
+    #[must_use]
+    pub fn has_available(&self) -> bool {
+        self.fault.is_none()
+            && match &self.layout {
+                Layout::Packed(ring) => ring.has_available(),
+                Layout::Split(ring) => ring.has_available(),
+            }
+    }
+
+    /// Asks the driver to kick when it makes chains available, or not to bother. After asking, look once more
+    /// before sleeping: what came in between was not kicked.
+    pub fn set_kicks(&mut self, wanted: bool) {
+        match &mut self.layout {
+            Layout::Packed(ring) => ring.set_kicks(wanted),
+            Layout::Split(ring) => ring.set_kicks(wanted),
+        }
+        // The driver must see this before we look at what is available.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Interrupts the guest if it asks for that; call once after a burst was published. Whether it was interrupted.
+    #[inline]
+    pub fn interrupt(&mut self) -> bool {
+        let Some(call) = &self.call else { return false };
+        // The driver must see the used entries before we look at what it wants.
+        fence(Ordering::SeqCst);
+        let wanted = match &self.layout {
+            Layout::Packed(ring) => ring.wants_interrupt(),
+            Layout::Split(ring) => ring.wants_interrupt(),
+        };
+        if wanted {
+            // A full eventfd counter means an interrupt is pending anyway.
+            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        }
+        wanted
+    }
+
+    /// The rule that the driver broke, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<RingFault> {
+        self.fault
+    }
+
+    /// Breaks the ring for a reason found outside it.
+    pub fn set_fault(&mut self, fault: RingFault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// Where it stands, as GET_VRING_BASE encodes it.
+    #[must_use]
+    pub fn base(&self) -> u32 {
+        match &self.layout {
+            Layout::Packed(ring) => ring.base(),
+            Layout::Split(ring) => ring.base(),
+        }
+    }
+
+    /// Descriptors.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        match &self.layout {
+            Layout::Packed(ring) => ring.size(),
+            Layout::Split(ring) => ring.size(),
+        }
+    }
+}
+
+fn area(memory: &GuestMemory, name: &'static str, user: u64, len: usize, align: u64) -> Result<NonNull<u8>, RingError> {
+    memory.user_range(user, len as u64, align).ok_or(RingError::Area(name))
+}

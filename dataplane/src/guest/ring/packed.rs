@@ -1,0 +1,242 @@
+//! The packed layout (virtio 1.2, section 2.8): one ring of descriptors that driver and device both write, told
+//! apart by two flag bits against a wrap counter.
+
+#![expect(unsafe_code, reason = "makes the views of shared ring memory")]
+
+use std::sync::atomic::Ordering;
+
+use super::super::memory::GuestMemory;
+use super::chain::{Built, Chain, ChainBuilder, ChainList, Descriptor, Stop, flag};
+use super::shared::SharedWords;
+use super::{Direction, RING_SIZE_MAX, RingAddress, RingError, RingFault, Used, area};
+
+/// Set by the driver to its wrap counter when it makes a descriptor available (section 2.8.1).
+const AVAIL: u16 = 1 << 7;
+/// Set by the device to its wrap counter when it uses one; the driver sets it to the inverse.
+const USED: u16 = 1 << 15;
+
+/// Values of an event structure's flags (section 2.8.14).
+const EVENTS_ENABLE: u16 = 0;
+const EVENTS_DISABLE: u16 = 1;
+
+/// A slot of the ring and the wrap counter on arriving there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    index: u16,
+    wrap: bool,
+}
+
+impl Position {
+    /// Bits 0 to 14 the index, bit 15 the wrap counter, as vhost-user encodes half of a packed base.
+    fn from_bits(bits: u16) -> Self {
+        Self { index: bits & 0x7fff, wrap: bits & 0x8000 != 0 }
+    }
+
+    fn bits(self) -> u16 {
+        self.index | u16::from(self.wrap) << 15
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, slots: u16, size: u16) {
+        // slots <= size <= 32768, so the sum fits.
+        self.index += slots;
+        if self.index >= size {
+            self.index -= size;
+            self.wrap = !self.wrap;
+        }
+    }
+}
+
+/// A packed virtqueue.
+#[derive(Debug)]
+pub struct PackedRing {
+    /// Two words a descriptor: the address; length, id and flags.
+    descriptors: SharedWords<u64>,
+    /// What the driver wants to hear: offset, flags.
+    driver_event: SharedWords<u16>,
+    /// What we want to hear.
+    device_event: SharedWords<u16>,
+    size: u16,
+    direction: Direction,
+    /// The next chain to take.
+    take_at: Position,
+    /// The next chain to publish; equal to `take_at` between bursts.
+    publish_at: Position,
+    region_hint: usize,
+}
+
+impl PackedRing {
+    pub(super) fn new(
+        direction: Direction,
+        address: RingAddress,
+        base: u32,
+        memory: &GuestMemory,
+    ) -> Result<Self, RingError> {
+        let size = address.size;
+        // The available half; the used half is the same between bursts, and some front ends leave it zero.
+        let position = Position::from_bits(base as u16);
+        if size == 0 || size > RING_SIZE_MAX || position.index >= size {
+            return Err(RingError::Size(size));
+        }
+        let slots = usize::from(size);
+        let descriptors = area(memory, "descriptor", address.descriptors, slots * 16, 16)?;
+        let driver = area(memory, "driver", address.driver, 4, 4)?;
+        let device = area(memory, "device", address.device, 4, 4)?;
+        // SAFETY: each area was checked to be inside the memory whose table the ring keeps, and to be aligned.
+        let (descriptors, driver_event, device_event) = unsafe {
+            (SharedWords::new(descriptors, slots * 2), SharedWords::new(driver, 2), SharedWords::new(device, 2))
+        };
+        Ok(Self {
+            descriptors,
+            driver_event,
+            device_event,
+            size,
+            direction,
+            take_at: position,
+            publish_at: position,
+            region_hint: 0,
+        })
+    }
+
+    /// The descriptor at `at` if it is available. Length, id and flags are one word, loaded once with
+    /// Acquire: what the driver wrote before its flags is seen with them.
+    #[inline(always)]
+    fn available(&self, at: Position) -> Option<Descriptor> {
+        let slot = usize::from(at.index) * 2;
+        let rest = self.descriptors.load(slot + 1, Ordering::Acquire);
+        let expected = if at.wrap { AVAIL } else { USED };
+        if (rest >> 48) as u16 & (AVAIL | USED) != expected {
+            return None;
+        }
+        Some(Descriptor::from_words(self.descriptors.load(slot, Ordering::Relaxed), rest))
+    }
+
+    #[inline]
+    pub(super) fn take<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        want: usize,
+        list: &mut ChainList<'m>,
+    ) -> Result<(), RingFault> {
+        let plain = if self.direction == Direction::Writable { flag::WRITE } else { 0 };
+        for _ in 0..want {
+            let Some(descriptor) = self.available(self.take_at) else { break };
+            let [id, flags] = descriptor.tail;
+            if flags & (flag::NEXT | flag::WRITE | flag::INDIRECT) == plain
+                && let Some(segment) = memory.segment(&mut self.region_hint, descriptor.address, descriptor.len)
+            {
+                segment.prefetch();
+                if list.chains.try_push(Chain::single(segment, id)).is_err() {
+                    break;
+                }
+                self.take_at.advance(1, self.size);
+            } else if let Built::NoRoom = self.take_chain(memory, descriptor, list)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// A chain of several descriptors, an indirect table, or a buffer across regions.
+    #[cold]
+    fn take_chain<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        head: Descriptor,
+        list: &mut ChainList<'m>,
+    ) -> Result<Built, RingFault> {
+        let mut builder = list.builder(memory, self.direction);
+        match self.gather(&mut builder, head) {
+            Ok((id, slots)) => {
+                let built = builder.finish(id, slots)?;
+                if let Built::Taken = built {
+                    self.take_at.advance(slots, self.size);
+                }
+                Ok(built)
+            }
+            Err(stop) => builder.give_up(stop),
+        }
+    }
+
+    /// The chain's id, which counts only in its last descriptor (section 2.8.6), and its slots.
+    fn gather(&self, builder: &mut ChainBuilder<'_, '_>, head: Descriptor) -> Result<(u16, u16), Stop> {
+        let mut at = self.take_at;
+        let mut descriptor = head;
+        for slots in 1..=self.size {
+            let [id, flags] = descriptor.tail;
+            if flags & flag::INDIRECT != 0 {
+                // A table is a chain of its own (section 2.8.7).
+                if flags & flag::NEXT != 0 || slots != 1 {
+                    return Err(RingFault::BadIndirect.into());
+                }
+                let count = (descriptor.len / Descriptor::LEN) as u16;
+                builder.push_indirect(descriptor.address, descriptor.len, self.size, |index, entry| {
+                    (entry.tail[1], (index + 1 < count).then_some(index + 1))
+                })?;
+                return Ok((id, 1));
+            }
+            builder.push(descriptor.address, descriptor.len, flags & flag::WRITE != 0)?;
+            if flags & flag::NEXT == 0 {
+                return Ok((id, slots));
+            }
+            at.advance(1, self.size);
+            // The driver made the rest of the chain ready before its head (section 2.8.21).
+            let slot = usize::from(at.index) * 2;
+            let rest = self.descriptors.load(slot + 1, Ordering::Relaxed);
+            descriptor = Descriptor::from_words(self.descriptors.load(slot, Ordering::Relaxed), rest);
+        }
+        Err(RingFault::ChainTooLong.into())
+    }
+
+    /// Writes a used descriptor for each chain at its first slot and skips the rest (section 2.8.9). The first is
+    /// written last, with Release: until then the driver, who looks there, sees none of them.
+    #[inline]
+    pub(super) fn publish(&mut self, used: &[Used]) {
+        let Some((first, rest)) = used.split_first() else { return };
+        let head = self.publish_at;
+        self.publish_at.advance(first.slots, self.size);
+        for element in rest {
+            self.store_used(self.publish_at, element, Ordering::Relaxed);
+            self.publish_at.advance(element.slots, self.size);
+        }
+        self.store_used(head, first, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn store_used(&self, at: Position, used: &Used, order: Ordering) {
+        // WRITE says that the length counts (section 2.8.13).
+        let written = if self.direction == Direction::Writable { flag::WRITE } else { 0 };
+        let flags = if at.wrap { AVAIL | USED | written } else { written };
+        let word = u64::from(used.len) | u64::from(used.id) << 32 | u64::from(flags) << 48;
+        self.descriptors.store(usize::from(at.index) * 2 + 1, word, order);
+    }
+
+    #[inline]
+    pub(super) fn rewind(&mut self) {
+        self.take_at = self.publish_at;
+    }
+
+    pub(super) fn has_available(&self) -> bool {
+        self.available(self.take_at).is_some()
+    }
+
+    pub(super) fn set_kicks(&mut self, wanted: bool) {
+        let flags = if wanted { EVENTS_ENABLE } else { EVENTS_DISABLE };
+        self.device_event.store(1, flags, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn wants_interrupt(&self) -> bool {
+        self.driver_event.load(1, Ordering::Relaxed) & 3 != EVENTS_DISABLE
+    }
+
+    /// Bits 0 to 15 the available half, 16 to 31 the used half.
+    pub(super) fn base(&self) -> u32 {
+        let bits = u32::from(self.publish_at.bits());
+        bits | bits << 16
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+}

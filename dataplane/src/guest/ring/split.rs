@@ -1,0 +1,205 @@
+//! The split layout (virtio 1.2, section 2.7): a descriptor table, a ring of available chain heads that only
+//! the driver writes, and a ring of used ones that only the device writes.
+
+#![expect(unsafe_code, reason = "makes the views of shared ring memory")]
+
+use std::sync::atomic::Ordering;
+
+use super::super::memory::GuestMemory;
+use super::chain::{Built, Chain, ChainBuilder, ChainList, Descriptor, Stop, flag};
+use super::shared::SharedWords;
+use super::{Direction, RING_SIZE_MAX, RingAddress, RingError, RingFault, Used, area};
+
+/// In the available ring's flags: do not interrupt (section 2.7.7).
+const NO_INTERRUPT: u16 = 1;
+/// In the used ring's flags: do not kick (section 2.7.10).
+const NO_NOTIFY: u16 = 1;
+
+/// A split virtqueue.
+#[derive(Debug)]
+pub struct SplitRing {
+    /// Two words a descriptor: the address; length, flags and next.
+    descriptors: SharedWords<u64>,
+    /// Flags, index, then the heads.
+    available: SharedWords<u16>,
+    /// Flags and index.
+    used_header: SharedWords<u16>,
+    /// After a word of flags and index, two words an element: id, length.
+    used: SharedWords<u32>,
+    size: u16,
+    direction: Direction,
+    /// Index of the next chain to take; runs free over 16 bits.
+    take_at: u16,
+    /// Index of the next chain to publish; equal to `take_at` between bursts.
+    publish_at: u16,
+    region_hint: usize,
+}
+
+impl SplitRing {
+    pub(super) fn new(
+        direction: Direction,
+        address: RingAddress,
+        base: u32,
+        memory: &GuestMemory,
+    ) -> Result<Self, RingError> {
+        let size = address.size;
+        if !size.is_power_of_two() || size > RING_SIZE_MAX {
+            return Err(RingError::Size(size));
+        }
+        let slots = usize::from(size);
+        let descriptors = area(memory, "descriptor", address.descriptors, slots * 16, 16)?;
+        let available = area(memory, "driver", address.driver, 4 + slots * 2, 2)?;
+        let used = area(memory, "device", address.device, 4 + slots * 8, 4)?;
+        // SAFETY: each area was checked to be inside the memory whose table the ring keeps, and to be aligned.
+        let (descriptors, available, used_header, used) = unsafe {
+            (
+                SharedWords::new(descriptors, slots * 2),
+                SharedWords::new(available, 2 + slots),
+                SharedWords::new(used, 2),
+                SharedWords::new(used, 1 + slots * 2),
+            )
+        };
+        let index = base as u16;
+        Ok(Self {
+            descriptors,
+            available,
+            used_header,
+            used,
+            size,
+            direction,
+            take_at: index,
+            publish_at: index,
+            region_hint: 0,
+        })
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u16) -> usize {
+        usize::from(index & (self.size - 1))
+    }
+
+    /// How many chains wait; what the driver wrote before its index is seen with it.
+    #[inline(always)]
+    fn waiting(&self) -> u16 {
+        self.available.load(1, Ordering::Acquire).wrapping_sub(self.take_at)
+    }
+
+    #[inline(always)]
+    fn descriptor(&self, index: u16) -> Result<Descriptor, RingFault> {
+        if index >= self.size {
+            return Err(RingFault::BadIndex);
+        }
+        let word = usize::from(index) * 2;
+        let rest = self.descriptors.load(word + 1, Ordering::Relaxed);
+        Ok(Descriptor::from_words(self.descriptors.load(word, Ordering::Relaxed), rest))
+    }
+
+    #[inline]
+    pub(super) fn take<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        want: usize,
+        list: &mut ChainList<'m>,
+    ) -> Result<(), RingFault> {
+        let waiting = self.waiting();
+        if waiting > self.size {
+            return Err(RingFault::AvailableJump);
+        }
+        let plain = if self.direction == Direction::Writable { flag::WRITE } else { 0 };
+        for _ in 0..want.min(usize::from(waiting)) {
+            let head = self.available.load(2 + self.slot(self.take_at), Ordering::Relaxed);
+            let descriptor = self.descriptor(head)?;
+            if descriptor.tail[0] & (flag::NEXT | flag::WRITE | flag::INDIRECT) == plain
+                && let Some(segment) = memory.segment(&mut self.region_hint, descriptor.address, descriptor.len)
+            {
+                segment.prefetch();
+                if list.chains.try_push(Chain::single(segment, head)).is_err() {
+                    break;
+                }
+            } else if let Built::NoRoom = self.take_chain(memory, head, descriptor, list)? {
+                break;
+            }
+            self.take_at = self.take_at.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    /// A chain of several descriptors, an indirect table, or a buffer across regions.
+    #[cold]
+    fn take_chain<'m>(
+        &self,
+        memory: &'m GuestMemory,
+        head: u16,
+        first: Descriptor,
+        list: &mut ChainList<'m>,
+    ) -> Result<Built, RingFault> {
+        let mut builder = list.builder(memory, self.direction);
+        match self.gather(&mut builder, first) {
+            Ok(()) => builder.finish(head, 1),
+            Err(stop) => builder.give_up(stop),
+        }
+    }
+
+    fn gather(&self, builder: &mut ChainBuilder<'_, '_>, first: Descriptor) -> Result<(), Stop> {
+        let mut descriptor = first;
+        for _ in 0..self.size {
+            let [flags, next] = descriptor.tail;
+            if flags & flag::INDIRECT != 0 {
+                // A table may end a chain, but not go on in the ring (section 2.7.5.3.1).
+                if flags & flag::NEXT != 0 {
+                    return Err(RingFault::BadIndirect.into());
+                }
+                return builder.push_indirect(descriptor.address, descriptor.len, self.size, |_, entry| {
+                    let [flags, next] = entry.tail;
+                    (flags, (flags & flag::NEXT != 0).then_some(next))
+                });
+            }
+            builder.push(descriptor.address, descriptor.len, flags & flag::WRITE != 0)?;
+            if flags & flag::NEXT == 0 {
+                return Ok(());
+            }
+            descriptor = self.descriptor(next)?;
+        }
+        Err(RingFault::ChainTooLong.into())
+    }
+
+    /// Writes a used element for each chain, then the index, with Release: until then the driver sees none
+    /// of them (section 2.7.14).
+    #[inline]
+    pub(super) fn publish(&mut self, used: &[Used]) {
+        for element in used {
+            let word = 1 + self.slot(self.publish_at) * 2;
+            self.used.store(word, u32::from(element.id), Ordering::Relaxed);
+            self.used.store(word + 1, element.len, Ordering::Relaxed);
+            self.publish_at = self.publish_at.wrapping_add(1);
+        }
+        self.used_header.store(1, self.publish_at, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn rewind(&mut self) {
+        self.take_at = self.publish_at;
+    }
+
+    pub(super) fn has_available(&self) -> bool {
+        self.waiting() != 0
+    }
+
+    pub(super) fn set_kicks(&mut self, wanted: bool) {
+        let flags = if wanted { 0 } else { NO_NOTIFY };
+        self.used_header.store(0, flags, Ordering::Release);
+    }
+
+    #[inline]
+    pub(super) fn wants_interrupt(&self) -> bool {
+        self.available.load(0, Ordering::Relaxed) & NO_INTERRUPT == 0
+    }
+
+    pub(super) fn base(&self) -> u32 {
+        u32::from(self.publish_at)
+    }
+
+    pub(super) fn size(&self) -> u16 {
+        self.size
+    }
+}

@@ -1,0 +1,430 @@
+//! One vhost-user connection: what the front end has said, and the pairs that follow from it.
+//!
+//! The wire is rust-vmm's `vhost`; this is its back end. Whatever the front end changes of a running ring (its
+//! addresses, memory, eventfds), the pair is first taken back from its worker, quiescent, then built anew from what is
+//! known and handed over again. A message that makes no sense is an error, and an error ends the connection; nothing else.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight, VhostUserLog,
+    VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
+    VhostUserSingleMemoryRegion, VhostUserVringAddrFlags, VhostUserVringState,
+};
+use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+
+use super::features::Features;
+use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress};
+use super::notifier::eventfd;
+use super::pair::{PairId, QueuePair};
+use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
+use super::ring::{Direction, Ring, RingAddress};
+
+/// What the front end has said of one virtqueue.
+#[derive(Debug, Default)]
+struct Vring {
+    size: u16,
+    /// Descriptor, driver and device area in the front end's addresses.
+    areas: Option<[u64; 3]>,
+    base: u32,
+    kick: Kick,
+    call: Option<OwnedFd>,
+    error: Option<OwnedFd>,
+    enabled: bool,
+}
+
+/// How a ring is kicked.
+#[derive(Debug, Default)]
+enum Kick {
+    /// Not told yet, or stopped since: the ring does not run.
+    #[default]
+    Stopped,
+    /// By this eventfd.
+    By(OwnedFd),
+    /// Not at all: it is to be polled.
+    Polled,
+}
+
+/// The state of a connection.
+pub struct Session {
+    port: Arc<Port>,
+    host: Arc<dyn PairHost>,
+    features: Features,
+    regions: Vec<Arc<Region>>,
+    memory: Arc<GuestMemory>,
+    vrings: Vec<Vring>,
+    /// Which pairs a worker has.
+    attached: [bool; QUEUE_PAIRS_MAX as usize],
+}
+
+impl Session {
+    /// A session with nothing said yet.
+    #[must_use]
+    pub fn new(port: Arc<Port>, host: Arc<dyn PairHost>) -> Self {
+        Self {
+            port,
+            host,
+            features: Features::empty(),
+            regions: Vec::new(),
+            memory: Arc::default(),
+            vrings: (0..QUEUE_PAIRS_MAX * 2).map(|_| Vring::default()).collect(),
+            attached: [false; QUEUE_PAIRS_MAX as usize],
+        }
+    }
+
+    /// The connection is gone: takes every pair back, and the guest's memory with them.
+    pub fn end(&mut self) {
+        for index in 0..QUEUE_PAIRS_MAX {
+            self.stop_pair(index);
+        }
+        self.host.forget(self.port.id);
+    }
+
+    fn vring(&mut self, index: u32) -> Result<&mut Vring> {
+        self.vrings.get_mut(index as usize).ok_or(Error::InvalidParam)
+    }
+
+    /// Changes something of the virtqueue `index` while no worker has its pair.
+    fn change(&mut self, index: u32, change: impl FnOnce(&mut Vring) -> Result<()>) -> Result<()> {
+        self.vring(index)?;
+        let pair = (index / 2) as u16;
+        self.stop_pair(pair);
+        let changed = change(self.vring(index)?);
+        self.start_pair(pair)?;
+        changed
+    }
+
+    /// Changes something of all of them.
+    fn change_all(&mut self, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        for index in 0..QUEUE_PAIRS_MAX {
+            self.stop_pair(index);
+        }
+        change(self)?;
+        (0..QUEUE_PAIRS_MAX).try_for_each(|index| self.start_pair(index))
+    }
+
+    /// Takes a pair back from its worker and keeps where its rings stand.
+    fn stop_pair(&mut self, index: u16) {
+        let slot = usize::from(index);
+        if !std::mem::take(&mut self.attached[slot]) {
+            return;
+        }
+        let pair = self.host.detach(PairId { port: self.port.id, index });
+        self.port.set_running(index, None);
+        let Some(pair) = pair else { return };
+        let rings = [(slot * 2, pair.receiveq), (slot * 2 + 1, pair.transmitq)];
+        for (vring, ring) in rings {
+            if let Some(ring) = ring {
+                self.vrings[vring].base = ring.base();
+            }
+        }
+    }
+
+    /// Hands a pair to a worker if at least one of its rings is ready.
+    fn start_pair(&mut self, index: u16) -> Result<()> {
+        let slot = usize::from(index);
+        let receiveq = self.ring(slot * 2, Direction::Writable)?;
+        let transmitq = self.ring(slot * 2 + 1, Direction::Readable)?;
+        if receiveq.is_none() && transmitq.is_none() {
+            return Ok(());
+        }
+        let size = |ring: &Option<Ring>| ring.as_ref().map_or(0, Ring::size);
+        let info = PairInfo {
+            packed: self.features.contains(Features::RING_PACKED),
+            receiveq_size: size(&receiveq),
+            transmitq_size: size(&transmitq),
+        };
+        let clone = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        let transmit_vring = &self.vrings[slot * 2 + 1];
+        let kick = match &transmit_vring.kick {
+            Kick::By(fd) => Some(fd.try_clone().map_err(Error::ReqHandlerError)?),
+            Kick::Stopped | Kick::Polled => None,
+        };
+        let mut pair = QueuePair {
+            id: PairId { port: self.port.id, index },
+            transmitq,
+            receiveq,
+            counters: self.port.counters(index),
+            memory: self.memory.clone(),
+            features: self.features,
+            kick,
+            error: clone(&transmit_vring.error).map_err(Error::ReqHandlerError)?,
+        };
+        pair.begin();
+        self.port.set_running(index, Some(info));
+        self.attached[slot] = true;
+        self.host.attach(pair);
+        Ok(())
+    }
+
+    /// The ring of a virtqueue, if all is known of it and it may run.
+    fn ring(&self, index: usize, direction: Direction) -> Result<Option<Ring>> {
+        let vring = &self.vrings[index];
+        let (Some([descriptors, driver, device]), true) = (vring.areas, vring.enabled) else { return Ok(None) };
+        if vring.size == 0 || self.regions.is_empty() || matches!(vring.kick, Kick::Stopped) {
+            return Ok(None);
+        }
+        let call = vring.call.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
+        let packed = self.features.contains(Features::RING_PACKED);
+        let address = RingAddress { size: vring.size, descriptors, driver, device };
+        Ring::new(packed, direction, address, vring.base, &self.memory, call)
+            .map(Some)
+            .map_err(|error| refuse(format!("virtqueue {index}: {error}")))
+    }
+
+    fn set_regions(&mut self, regions: Vec<Arc<Region>>) -> Result<()> {
+        self.change_all(|session| {
+            session.memory = Arc::new(GuestMemory::new(regions.clone()).map_err(memory_error)?);
+            session.regions = regions;
+            Ok(())
+        })
+    }
+}
+
+fn refuse(why: String) -> Error {
+    Error::ReqHandlerError(io::Error::other(why))
+}
+
+fn memory_error(error: MemoryError) -> Error {
+    refuse(error.to_string())
+}
+
+fn region_address(region: &VhostUserMemoryRegion) -> RegionAddress {
+    RegionAddress {
+        guest: region.guest_phys_addr,
+        len: region.memory_size,
+        user: region.user_addr,
+        file_offset: region.mmap_offset,
+    }
+}
+
+const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::MQ
+    .union(VhostUserProtocolFeatures::REPLY_ACK)
+    .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+
+type Base = vhost::VhostUserMemoryRegionBase;
+
+impl VhostUserBackendReqHandlerMut for Session {
+    fn set_owner(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reset_owner(&mut self) -> Result<()> {
+        self.change_all(|session| {
+            session.vrings.fill_with(Vring::default);
+            Ok(())
+        })
+    }
+
+    fn get_features(&mut self) -> Result<u64> {
+        Ok(self.port.offered.bits())
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<()> {
+        let unknown = features & !self.port.offered.bits();
+        if unknown != 0 {
+            return Err(refuse(format!("the front end takes features that were not offered: {unknown:#x}")));
+        }
+        self.change_all(|session| {
+            session.features = Features::from_bits_truncate(features);
+            session.port.set_negotiated(session.features);
+            // Without protocol features there is no message that would enable a ring.
+            if !session.features.contains(Features::PROTOCOL_FEATURES) {
+                session.vrings.iter_mut().for_each(|vring| vring.enabled = true);
+            }
+            Ok(())
+        })
+    }
+
+    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
+        Ok(PROTOCOL_FEATURES)
+    }
+
+    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        if features & !PROTOCOL_FEATURES.bits() != 0 {
+            return Err(refuse(format!("the front end takes protocol features that were not offered: {features:#x}")));
+        }
+        Ok(())
+    }
+
+    fn get_queue_num(&mut self) -> Result<u64> {
+        Ok(u64::from(QUEUE_PAIRS_MAX))
+    }
+
+    fn set_mem_table(
+        &mut self,
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+        _postcopy: Option<bool>,
+    ) -> Result<Option<Vec<Base>>> {
+        let map =
+            |(region, file): (&VhostUserMemoryRegion, &File)| Region::map(region_address(region), file).map(Arc::new);
+        let regions = regions.iter().zip(&files).map(map).collect::<std::result::Result<_, _>>();
+        self.set_regions(regions.map_err(memory_error)?)?;
+        Ok(None)
+    }
+
+    fn get_max_mem_slots(&mut self) -> Result<u64> {
+        Ok(REGIONS_MAX as u64)
+    }
+
+    fn add_mem_region(
+        &mut self,
+        region: &VhostUserSingleMemoryRegion,
+        file: File,
+        _postcopy: Option<bool>,
+    ) -> Result<Option<Base>> {
+        let region = Region::map(region_address(region), &file).map_err(memory_error)?;
+        let mut regions = self.regions.clone();
+        regions.push(Arc::new(region));
+        self.set_regions(regions)?;
+        Ok(None)
+    }
+
+    fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> Result<()> {
+        let address = region_address(region);
+        // The file offset does not count: front ends leave it out.
+        let same =
+            |other: RegionAddress| (other.guest, other.len, other.user) == (address.guest, address.len, address.user);
+        let mut regions = self.regions.clone();
+        let at = regions.iter().position(|region| same(region.address()));
+        regions.remove(at.ok_or_else(|| memory_error(MemoryError::Unknown(address.guest)))?);
+        self.set_regions(regions)
+    }
+
+    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        let packed = self.features.contains(Features::RING_PACKED);
+        let size = u16::try_from(num)
+            .ok()
+            .filter(|&size| size != 0 && size <= super::ring::RING_SIZE_MAX && (packed || size.is_power_of_two()));
+        let size = size.ok_or_else(|| refuse(format!("virtqueue {index} cannot have {num} descriptors")))?;
+        self.change(index, |vring| {
+            vring.size = size;
+            Ok(())
+        })
+    }
+
+    fn set_vring_addr(
+        &mut self,
+        index: u32,
+        _flags: VhostUserVringAddrFlags,
+        descriptor: u64,
+        used: u64,
+        available: u64,
+        _log: u64,
+    ) -> Result<()> {
+        self.change(index, |vring| {
+            vring.areas = Some([descriptor, available, used]);
+            Ok(())
+        })
+    }
+
+    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        self.change(index, |vring| {
+            vring.base = base;
+            Ok(())
+        })
+    }
+
+    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
+        // Stops the ring: it runs again when it is set up anew.
+        self.change(index, |vring| {
+            vring.kick = Kick::Stopped;
+            vring.areas = None;
+            Ok(())
+        })?;
+        Ok(VhostUserVringState::new(index, self.vring(index)?.base))
+    }
+
+    fn set_vring_kick(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        let kick = match file {
+            Some(file) => Kick::By(eventfd(file).map_err(Error::ReqHandlerError)?),
+            None => Kick::Polled,
+        };
+        self.change(index.into(), |vring| {
+            vring.kick = kick;
+            Ok(())
+        })
+    }
+
+    fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        let call = file.map(eventfd).transpose().map_err(Error::ReqHandlerError)?;
+        self.change(index.into(), |vring| {
+            vring.call = call;
+            Ok(())
+        })
+    }
+
+    fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {
+        let error = file.map(eventfd).transpose().map_err(Error::ReqHandlerError)?;
+        self.change(index.into(), |vring| {
+            vring.error = error;
+            Ok(())
+        })
+    }
+
+    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
+        self.change(index, |vring| {
+            vring.enabled = enable;
+            Ok(())
+        })
+    }
+
+    // What follows belongs to protocol features that are not offered.
+
+    fn reset_device(&mut self) -> Result<()> {
+        Err(not_offered())
+    }
+
+    fn get_config(&mut self, _offset: u32, _size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
+        Err(not_offered())
+    }
+
+    fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
+        Err(not_offered())
+    }
+
+    fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
+        Err(not_offered())
+    }
+
+    fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
+        Err(not_offered())
+    }
+
+    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        Err(not_offered())
+    }
+
+    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
+        Err(not_offered())
+    }
+
+    fn set_device_state_fd(
+        &mut self,
+        _direction: VhostTransferStateDirection,
+        _phase: VhostTransferStatePhase,
+        _fd: File,
+    ) -> Result<Option<File>> {
+        Err(not_offered())
+    }
+
+    fn check_device_state(&mut self) -> Result<()> {
+        Err(not_offered())
+    }
+
+    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
+        Err(not_offered())
+    }
+
+    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
+        Err(not_offered())
+    }
+}
+
+fn not_offered() -> Error {
+    Error::InvalidOperation("it needs a protocol feature that was not offered")
+}

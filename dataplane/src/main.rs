@@ -1,0 +1,82 @@
+//! The command line: thin. What it does is in the library.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use ringway::control::{Client, View};
+use tracing::Level;
+
+/// A userspace host switch for virtual machines: guests plug in over vhost-user with packed virtqueues.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the switch in the foreground until SIGTERM or SIGINT.
+    Run {
+        /// The configuration: control socket, metrics address, workers, bridges and ports, in TOML.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// How much is logged on standard error.
+        #[arg(long, value_enum, default_value_t = Log::Info)]
+        log: Log,
+    },
+    /// Ask a running switch what it is doing.
+    Show {
+        /// What to show.
+        #[arg(value_enum)]
+        what: View,
+        /// Print JSON, for machines.
+        #[arg(long)]
+        json: bool,
+        /// The control socket of the switch.
+        #[arg(long, value_name = "PATH", env = "RINGWAY_SOCKET", default_value = "/run/ringway/control.sock")]
+        socket: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Log {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Run { config, log } => run(&config, log),
+        Command::Show { what, json, socket } => show(what, json, &socket),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
+    let level = match log {
+        Log::Error => Level::ERROR,
+        Log::Warn => Level::WARN,
+        Log::Info => Level::INFO,
+        Log::Debug => Level::DEBUG,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    ringway::run(&ringway_config::load(config)?)
+}
+
+fn show(what: View, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {
+    let answer = Client::connect(socket)?.show(what)?;
+    let text = if json { serde_json::to_string_pretty(&answer)? } else { what.table(&answer) };
+    // A reader that has seen enough closes the pipe; that is no error.
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Reads every counter of the switch.
+
+use prometheus::proto::MetricFamily;
+
+use super::families::Families;
+use crate::account::DropReason;
+use crate::guest::ring::RingFault;
+use crate::guest::{Features, PairCounters, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::switch::Switch;
+use crate::worker::{Mode, PathCounters, WorkerCounters};
+
+/// Everything, as of now.
+#[must_use]
+pub fn collect(switch: &Switch) -> Vec<MetricFamily> {
+    let mut families = Families::default();
+    families
+        .gauge("build_info", "The version that runs; always 1.")
+        .add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    workers(switch, &mut families);
+    ports(switch, &mut families);
+    queues(switch, &mut families);
+    vhost(switch, &mut families);
+    tables(switch, &mut families);
+    families.done()
+}
+
+fn workers(switch: &Switch, families: &mut Families) {
+    let rate = switch.clock.ticks_per_second();
+    let each = |family: &mut super::families::Family<'_>, value: &dyn Fn(&WorkerCounters, Mode) -> f64| {
+        for worker in &switch.workers {
+            let (number, cpu) = (worker.number.to_string(), worker.cpu.to_string());
+            for mode in Mode::ALL {
+                let labels = [("worker", &*number), ("cpu", &*cpu), ("mode", mode.as_str())];
+                family.add(&labels, value(&worker.counters, mode));
+            }
+        }
+    };
+    each(
+        &mut families.counter(
+            "worker_seconds_total",
+            "Time by what the loop iteration did: received a frame (busy, the whole iteration), polled in vain (idle), slept. Adds up to wall time.",
+        ),
+        &|counters, mode| counters.ticks(mode) as f64 / rate,
+    );
+    each(&mut families.counter("worker_iterations_total", "Loop iterations by what they did."), &|counters, mode| {
+        counters.iterations(mode) as f64
+    });
+    let sum = |of: &dyn Fn(&WorkerCounters) -> u64| {
+        switch.workers.iter().map(|worker| of(&worker.counters)).sum::<u64>() as f64
+    };
+    families
+        .counter("extra_copies_packets_total", "Copies beyond the first of frames that were flooded.")
+        .add(&[], sum(&|counters| counters.extra_copies.get()));
+    families.counter("generated_packets_total", "Frames that the switch made itself; it makes none yet.").add(&[], 0.0);
+    let path = |family: &mut super::families::Family<'_>, of: &dyn Fn(&PathCounters) -> u64| {
+        family.add(&[("path", "guest_to_guest")], sum(&|counters| of(&counters.guest_to_guest)));
+        family.add(&[("path", "hand_off")], sum(&|counters| of(&counters.hand_off)));
+    };
+    path(
+        &mut families.counter("forwarded_bytes_total", "Bytes of frames delivered, by the path that they took."),
+        &|path| path.forwarded_bytes.get(),
+    );
+    path(
+        &mut families.counter(
+            "copied_bytes_total",
+            "Bytes of frames written to bring them there: divided by the forwarded bytes, how often each was copied. The private copy of a frame's first 128 bytes is not a copy on the way and not counted.",
+        ),
+        &|path| path.copied_bytes.get(),
+    );
+}
+
+/// The four counts of traffic, by name.
+type Traffic = (&'static str, &'static str, fn(&PairCounters) -> u64);
+
+const TRAFFIC: [Traffic; 4] = [
+    ("receive_packets_total", "Frames received from the guest.", |pair| pair.received.packets.get()),
+    ("receive_bytes_total", "Bytes of frames received from the guest.", |pair| pair.received.bytes.get()),
+    ("transmit_packets_total", "Frames given to the guest.", |pair| pair.transmitted.packets.get()),
+    ("transmit_bytes_total", "Bytes of frames given to the guest.", |pair| pair.transmitted.bytes.get()),
+];
+
+fn ports(switch: &Switch, families: &mut Families) {
+    let mut info = families.gauge("port_info", "What a port is; always 1.");
+    for (port, &bridge) in switch.ports.iter().zip(&switch.bridge_of) {
+        let bridge = &switch.bridges[usize::from(bridge)].name;
+        info.add(&[("port", &port.name), ("bridge", bridge), ("kind", "vhost-user")], 1.0);
+    }
+    drop(info);
+    for (name, help, value) in TRAFFIC {
+        let mut family = families.counter(&format!("port_{name}"), help);
+        for port in &switch.ports {
+            family.add(&[("port", &port.name)], port.pairs().map(|(_, pair)| value(pair)).sum::<u64>() as f64);
+        }
+    }
+    let mut dropped = families.counter(
+        "dropped_packets_total",
+        "Frames dropped, by reason; received from the guest and forwarded nowhere, or not transmitted to it.",
+    );
+    each_pair(switch, &mut |port, queue, pair| {
+        for (direction, counters) in [("receive", &pair.receive_dropped), ("transmit", &pair.transmit_dropped)] {
+            for &reason in DropReason::ALL {
+                let labels =
+                    [("port", &*port.name), ("queue", queue), ("direction", direction), ("reason", reason.as_str())];
+                dropped.add(&labels, counters.get(reason) as f64);
+            }
+        }
+    });
+}
+
+fn each_pair(switch: &Switch, with: &mut dyn FnMut(&Port, &str, &PairCounters)) {
+    for port in &switch.ports {
+        for (index, pair) in port.pairs() {
+            with(port, &index.to_string(), pair);
+        }
+    }
+}
+
+fn queues(switch: &Switch, families: &mut Families) {
+    let more: [Traffic; 2] = [
+        ("guest_interrupts_total", "Interrupts sent to the guest.", |pair| pair.interrupts.get()),
+        ("guest_interrupts_suppressed_total", "Bursts for which the guest wanted no interrupt.", |pair| {
+            pair.interrupts_suppressed.get()
+        }),
+    ];
+    for (name, help, value) in TRAFFIC.into_iter().chain(more) {
+        let mut family = families.counter(&format!("queue_{name}"), help);
+        each_pair(switch, &mut |port, queue, pair| {
+            family.add(&[("port", &port.name), ("queue", queue)], value(pair) as f64);
+        });
+    }
+    let mut broken =
+        families.gauge("queue_broken", "1 for a queue pair that stands still since its guest broke the rule.");
+    each_pair(switch, &mut |port, queue, pair| {
+        let fault = pair.fault();
+        for rule in RingFault::ALL {
+            let labels = [("port", &*port.name), ("queue", queue), ("rule", rule.as_str())];
+            broken.add(&labels, f64::from(u8::from(fault == Some(rule))));
+        }
+    });
+}
+
+fn vhost(switch: &Switch, families: &mut Families) {
+    let mut connected = families.gauge("vhost_connected", "Whether a front end is there.");
+    for port in &switch.ports {
+        let there = port.state() != PortState::Connecting;
+        connected.add(&[("port", &port.name)], f64::from(u8::from(there)));
+    }
+    drop(connected);
+    let mut connects = families.counter("vhost_connects_total", "Times that a front end was connected to.");
+    for port in &switch.ports {
+        connects.add(&[("port", &port.name)], port.connects() as f64);
+    }
+    drop(connects);
+    let mut info = families.gauge("vhost_info", "What was negotiated; always 1.");
+    for port in &switch.ports {
+        let features = port.negotiated();
+        let ring = match port.state() {
+            PortState::Running if features.contains(Features::RING_PACKED) => "packed",
+            PortState::Running => "split",
+            _ => "none",
+        };
+        info.add(&[("port", &port.name), ("ring", ring), ("features", &format!("{:#x}", features.bits()))], 1.0);
+    }
+    drop(info);
+    let mut pairs = families.gauge("vhost_queue_pairs", "Queue pairs offered to the guest, and enabled by it.");
+    for port in &switch.ports {
+        pairs.add(&[("port", &port.name), ("kind", "offered")], f64::from(QUEUE_PAIRS_MAX));
+        pairs.add(&[("port", &port.name), ("kind", "enabled")], port.running().len() as f64);
+    }
+}
+
+fn tables(switch: &Switch, families: &mut Families) {
+    let mut entries = families.gauge("mac_entries", "Stations remembered.");
+    for (number, bridge) in (0u16..).zip(&switch.bridges) {
+        let count = switch.macs.iter().filter(|entry| entry.bridge == number).count();
+        entries.add(&[("bridge", &bridge.name)], count as f64);
+    }
+    drop(entries);
+    let macs = &switch.macs;
+    families.counter("mac_moves_total", "Stations seen behind another port than before.").add(&[], macs.moves() as f64);
+    families
+        .counter("mac_learn_refused_total", "Times that a station was not remembered for want of room.")
+        .add(&[], macs.refused() as f64);
+    let mut flows = families.gauge("flow_entries", "Flows cached.");
+    for worker in &switch.workers {
+        flows.add(&[("worker", &worker.number.to_string())], worker.flows.entries() as f64);
+    }
+    drop(flows);
+    let mut lookups = families.counter("flow_lookups_total", "Frames looked up in the flow table.");
+    for worker in &switch.workers {
+        let (number, counters) = (worker.number.to_string(), &worker.counters);
+        lookups.add(&[("worker", &number), ("result", "hit")], counters.flow_hits.get() as f64);
+        lookups.add(&[("worker", &number), ("result", "miss")], counters.flow_misses.get() as f64);
+    }
+}

@@ -1,0 +1,212 @@
+//! The Ethernet header and the one 802.1Q tag that may follow it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Bytes of an untagged Ethernet header.
+pub const ETHERNET_HEADER_LEN: usize = 14;
+/// EtherType of an 802.1Q tag (the customer tag).
+pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// EtherType of IPv4.
+pub const ETHERTYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHERTYPE_IPV6: u16 = 0x86dd;
+
+/// The low 48 bits of a word hold an address in wire order.
+const MAC_MASK: u64 = (1 << 48) - 1;
+
+mod field {
+    //! Where each field lies, in bytes from the start of the frame.
+    pub(super) const DESTINATION: usize = 0;
+    pub(super) const SOURCE: usize = 6;
+    pub(super) const ETHERTYPE: usize = 12;
+    pub(super) const TAG_CONTROL: usize = 14;
+}
+
+/// A 48-bit MAC address as a number whose lowest byte is the first on the wire, so that reading one
+/// from a frame is a load and a mask.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct MacAddress(u64);
+
+impl MacAddress {
+    /// ff:ff:ff:ff:ff:ff
+    pub const BROADCAST: Self = Self(MAC_MASK);
+
+    /// The address in the low 48 bits of `word`; the rest is ignored.
+    #[must_use]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word & MAC_MASK)
+    }
+
+    /// The address as a number below 2^48.
+    #[must_use]
+    pub const fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Group addresses (multicast, broadcast) have the lowest bit of their first byte set.
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Whether a station may send from this address: not a group, not all zeros.
+    #[must_use]
+    pub const fn is_valid_source(self) -> bool {
+        self.0 != 0 && !self.is_group()
+    }
+
+    /// The six bytes in wire order.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 6] {
+        let [a, b, c, d, e, f, _, _] = self.0.to_le_bytes();
+        [a, b, c, d, e, f]
+    }
+}
+
+impl From<[u8; 6]> for MacAddress {
+    fn from([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Self(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.bytes();
+        write!(out, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or(())?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| ())?;
+        }
+        if parts.next().is_some() { Err(()) } else { Ok(bytes.into()) }
+    }
+}
+
+/// What a bridge reads of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EthernetHeader {
+    /// To whom.
+    pub destination: MacAddress,
+    /// From whom.
+    pub source: MacAddress,
+    /// The VLAN of an 802.1Q tag (12 bits), 0 when there is none or it is a priority tag.
+    pub vlan: u16,
+    /// EtherType behind the tag, if there is one.
+    pub ethertype: u16,
+}
+
+impl EthernetHeader {
+    /// Reads the header; `None` when the frame is shorter than 14 bytes. A tag that is cut off counts as none.
+    #[must_use]
+    #[inline]
+    pub fn parse(frame: &[u8]) -> Option<Self> {
+        let head: &[u8; ETHERNET_HEADER_LEN] = frame.first_chunk()?;
+        let word = |at: usize| {
+            let mut bytes = [0; 8];
+            bytes[..6].copy_from_slice(&head[at..at + 6]);
+            u64::from_le_bytes(bytes)
+        };
+        let (mut ethertype, mut vlan) = (be16(head, field::ETHERTYPE).unwrap_or(0), 0);
+        if ethertype == ETHERTYPE_VLAN
+            && let (Some(control), Some(inner)) = (be16(frame, field::TAG_CONTROL), be16(frame, field::TAG_CONTROL + 2))
+        {
+            vlan = control & 0x0fff;
+            ethertype = inner;
+        }
+        Some(Self {
+            destination: MacAddress(word(field::DESTINATION)),
+            source: MacAddress(word(field::SOURCE)),
+            vlan,
+            ethertype,
+        })
+    }
+}
+
+/// The big-endian 16-bit number at `at`.
+pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    let pair = bytes.get(at..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*pair))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{EtherType, PacketBuilder, SingleVlanHeader, VlanId};
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_address_reads_as_it_is_written() {
+        let mac: MacAddress = "52:54:00:0a:0b:0c".parse().unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:0a:0b:0c");
+        assert_eq!(mac.bytes(), [0x52, 0x54, 0, 0x0a, 0x0b, 0x0c]);
+        assert!(!mac.is_group() && mac.is_valid_source());
+        assert!(MacAddress::BROADCAST.is_group());
+        assert!(!MacAddress::default().is_valid_source());
+        for bad in ["", "52:54", "52:54:00:0a:0b:0c:0d", "5:54:00:0a:0b:0c", "gg:54:00:0a:0b:0c"] {
+            assert!(bad.parse::<MacAddress>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        /// etherparse is an independent reader of the same bytes.
+        #[test]
+        fn header_agrees_with_etherparse(source: [u8; 6], destination: [u8; 6], tag in proptest::option::of(0u16..4096)) {
+            let builder = PacketBuilder::ethernet2(source, destination);
+            let mut frame = Vec::new();
+            let (from, to) = ([10, 0, 0, 1], [10, 0, 0, 2]);
+            match tag {
+                Some(vlan) => {
+                    let builder = builder.single_vlan(VlanId::try_new(vlan).unwrap());
+                    builder.ipv4(from, to, 64).udp(1, 2).write(&mut frame, &[1, 2, 3]).unwrap();
+                }
+                None => builder.ipv4(from, to, 64).udp(1, 2).write(&mut frame, &[1, 2, 3]).unwrap(),
+            }
+            let ours = EthernetHeader::parse(&frame).unwrap();
+            let theirs = etherparse::SlicedPacket::from_ethernet(&frame).unwrap();
+            let vlan = theirs.vlan_ids().first().map_or(0, |id| id.value());
+            prop_assert_eq!(ours.source, MacAddress::from(source));
+            prop_assert_eq!(ours.destination, MacAddress::from(destination));
+            prop_assert_eq!(ours.vlan, vlan);
+            prop_assert_eq!(EtherType(ours.ethertype), EtherType::IPV4);
+        }
+
+        #[test]
+        fn any_bytes_parse_or_are_too_short(frame: Vec<u8>) {
+            prop_assert_eq!(EthernetHeader::parse(&frame).is_some(), frame.len() >= ETHERNET_HEADER_LEN);
+        }
+    }
+
+    #[test]
+    fn a_tag_that_is_cut_off_is_no_tag() {
+        let mut frame = vec![0; 14];
+        frame[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+        frame.extend([0x0f, 0xff]);
+        let header = EthernetHeader::parse(&frame).unwrap();
+        assert_eq!((header.vlan, header.ethertype), (0, ETHERTYPE_VLAN));
+        let tag = SingleVlanHeader {
+            pcp: Default::default(),
+            drop_eligible_indicator: false,
+            vlan_id: VlanId::try_new(0xabc).unwrap(),
+            ether_type: EtherType::IPV6,
+        };
+        frame.truncate(14);
+        frame.extend(tag.to_bytes());
+        let header = EthernetHeader::parse(&frame).unwrap();
+        assert_eq!((header.vlan, header.ethertype), (0xabc, ETHERTYPE_IPV6));
+    }
+}

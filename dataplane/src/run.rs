@@ -1,0 +1,28 @@
+//! A switch from start to end.
+
+use anyhow::Context;
+use ringway_config::Plan;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::control::Server;
+use crate::metrics;
+use crate::switch::Switch;
+
+/// Runs the switch that `plan` describes until SIGTERM or SIGINT. The guests' sockets are theirs; what this made, the
+/// control socket, is gone afterwards.
+pub fn run(plan: &Plan) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
+    let switch = Switch::start(plan)?;
+    if let Some(address) = plan.metrics {
+        metrics::serve(switch.clone(), address)?;
+    }
+    let _server = Server::start(switch.clone(), &plan.control_socket)?;
+    switch.serve()?;
+    let cpus = switch.workers.iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
+    tracing::info!("{} ports on {} bridges; workers on CPU {cpus}", switch.ports.len(), switch.bridges.len());
+    if let Some(signal) = signals.forever().next() {
+        tracing::info!("ends on signal {signal}");
+    }
+    Ok(())
+}

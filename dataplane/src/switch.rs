@@ -1,0 +1,232 @@
+//! The switch: ports, bridges, workers and tables together, and who is where among them.
+//!
+//! Sessions hand their pairs in here; here a worker and a slot are chosen, and all workers are told. Nothing here runs
+//! on a worker's thread.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ringway_config::{Plan, PortKind};
+
+use crate::flow::{MacEntry, MacLimits, MacTable};
+use crate::guest::{Client, Features, PairHost, PairId, Port, QueuePair};
+use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
+
+/// Why a switch does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A worker does not start.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A thread or the MAC table cannot be had.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A bridge.
+#[derive(Debug)]
+pub struct Bridge {
+    /// Its name.
+    pub name: String,
+    /// After so long without a frame a station is forgotten.
+    pub mac_ageing: Duration,
+}
+
+/// Where pairs are, and what the workers were told of it.
+#[derive(Debug, Default)]
+struct Placement {
+    pairs: HashMap<PairId, (Location, bool)>,
+    /// By worker and slot.
+    taken: Vec<Vec<bool>>,
+    topology: Topology,
+}
+
+/// The switch.
+#[derive(Debug)]
+pub struct Switch {
+    /// By number.
+    pub ports: Vec<Arc<Port>>,
+    /// By number.
+    pub bridges: Vec<Bridge>,
+    /// Of each port, the number of its bridge.
+    pub bridge_of: Vec<u16>,
+    /// By number.
+    pub workers: Vec<Worker>,
+    /// Who is behind which port.
+    pub macs: Arc<MacTable>,
+    /// Ticks to seconds.
+    pub clock: Clock,
+    tick: Arc<AtomicU32>,
+    placement: Mutex<Placement>,
+    /// Held while entries of the MAC table are removed.
+    removing: Mutex<()>,
+}
+
+impl Switch {
+    /// Starts the workers that `plan` asks for; no port is served yet.
+    pub fn start(plan: &Plan) -> Result<Arc<Self>, StartError> {
+        let clock = Clock::start();
+        let allowed = Worker::allowed_cpus();
+        let cpus = plan.workers.cpus.clone().unwrap_or_else(|| first_of_each_node(Path::new("/sys"), &allowed));
+        let macs = Arc::new(MacTable::new(MacLimits::default())?);
+        let tick = Arc::new(AtomicU32::new(0));
+        // The rate of the time-stamp counter wants a moment to be measured.
+        std::thread::sleep(Duration::from_millis(10));
+        let start = |(number, &cpu): (u16, &usize)| Worker::start(number, cpu, macs.clone(), tick.clone(), &clock);
+        let workers = (0..).zip(&cpus).map(start).collect::<Result<Vec<_>, _>>()?;
+        let port = |(id, port): (u16, &ringway_config::Port)| {
+            let PortKind::VhostUser(vhost) = &port.kind;
+            let offered = Features::offered(&vhost.mask_features);
+            Arc::new(Port::new(id, port.name.clone(), vhost.socket.clone(), offered))
+        };
+        let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
+        let topology = Topology {
+            ports: bridge_of.iter().map(|&bridge| PortView { bridge, receivers: Vec::new() }).collect(),
+            bridges: (0..plan.bridges.len() as u16).map(|bridge| bridge_view(bridge, &bridge_of)).collect(),
+        };
+        let taken = vec![vec![false; Worker::slots()]; workers.len()];
+        let switch = Arc::new(Self {
+            ports: (0..).zip(&plan.ports).map(port).collect(),
+            bridges: plan
+                .bridges
+                .iter()
+                .map(|bridge| Bridge { name: bridge.name.clone(), mac_ageing: bridge.mac_ageing })
+                .collect(),
+            bridge_of,
+            workers,
+            macs,
+            clock,
+            tick,
+            placement: Mutex::new(Placement { pairs: HashMap::new(), taken, topology }),
+            removing: Mutex::new(()),
+        });
+        switch.publish(&switch.placement());
+        Ok(switch)
+    }
+
+    /// Begins to serve every port, and to keep house.
+    pub fn serve(self: &Arc<Self>) -> Result<(), StartError> {
+        let switch = self.clone();
+        std::thread::Builder::new().name("housekeeping".to_owned()).spawn(move || switch.keep_house())?;
+        for port in &self.ports {
+            Client::start(port.clone(), self.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Which worker has a pair.
+    #[must_use]
+    pub fn worker_of(&self, id: PairId) -> Option<u16> {
+        self.placement().pairs.get(&id).map(|(at, _)| at.worker)
+    }
+
+    /// The coarse time: seconds since the start.
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.tick.load(Ordering::Relaxed)
+    }
+
+    fn placement(&self) -> MutexGuard<'_, Placement> {
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every worker who is where.
+    fn publish(&self, placement: &Placement) {
+        let topology = Arc::new(placement.topology.clone());
+        for worker in &self.workers {
+            worker.set_topology(topology.clone());
+        }
+    }
+
+    /// Every second: time goes on, stations age, and broken pairs are spoken of once.
+    fn keep_house(&self) {
+        let mut spoken = HashMap::new();
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = self.clock.seconds() as u32;
+            self.tick.store(now, Ordering::Relaxed);
+            self.remove_macs(|entry| {
+                let age = self.bridges.get(usize::from(entry.bridge)).map_or(0, |bridge| bridge.mac_ageing.as_secs());
+                u64::from(now.saturating_sub(entry.seen)) > age
+            });
+            for port in &self.ports {
+                for (index, counters) in port.pairs() {
+                    let fault = counters.fault();
+                    let before = spoken.insert((port.id, index), fault).flatten();
+                    if let Some(fault) = fault.filter(|_| before != fault) {
+                        let (name, fault) = (&port.name, fault.as_str());
+                        tracing::warn!("queue pair {name}/{index} stands still: the guest broke a ring ({fault})");
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_macs(&self, expired: impl Fn(&MacEntry) -> bool) {
+        let _one_at_a_time = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.macs.remove_if(expired);
+    }
+}
+
+fn bridge_view(bridge: u16, bridge_of: &[u16]) -> BridgeView {
+    let ports = (0..).zip(bridge_of).filter(|&(_, &of)| of == bridge).map(|(port, _)| port).collect();
+    BridgeView { generation: 1, ports }
+}
+
+impl Placement {
+    /// A slot for a pair: all pairs of a port on one worker, ports dealt out to the worker with the fewest pairs.
+    fn place(&mut self, id: PairId) -> Option<Location> {
+        let count = |taken: &Vec<bool>| taken.iter().filter(|&&slot| slot).count();
+        let sibling = self.pairs.iter().find(|(other, _)| other.port == id.port).map(|(_, (at, _))| at.worker);
+        let worker = match sibling {
+            Some(worker) => usize::from(worker),
+            None => (0..self.taken.len()).min_by_key(|&worker| count(&self.taken[worker]))?,
+        };
+        let slot = self.taken[worker].iter().position(|&taken| !taken)?;
+        self.taken[worker][slot] = true;
+        Some(Location { worker: worker as u16, slot: slot as u16 })
+    }
+
+    /// Rewrites what the topology says of the port's receivers.
+    fn list_receivers(&mut self, port: u16) {
+        let receives = |(id, (at, receives)): (&PairId, &(Location, bool))| {
+            (id.port == port && *receives).then_some((id.index, *at))
+        };
+        let mut receivers: Vec<_> = self.pairs.iter().filter_map(receives).collect();
+        receivers.sort_by_key(|&(index, _)| index);
+        if let Some(view) = self.topology.ports.get_mut(usize::from(port)) {
+            view.receivers = receivers.into_iter().map(|(_, at)| at).collect();
+        }
+    }
+}
+
+impl PairHost for Switch {
+    fn attach(&self, pair: QueuePair) {
+        let mut placement = self.placement();
+        let (id, receives) = (pair.id, pair.receiveq.is_some());
+        let Some(at) = placement.place(id) else {
+            tracing::warn!("port {}: no worker has room for one more queue pair", id.port);
+            return;
+        };
+        self.workers[usize::from(at.worker)].attach(usize::from(at.slot), pair);
+        placement.pairs.insert(id, (at, receives));
+        placement.list_receivers(id.port);
+        self.publish(&placement);
+    }
+
+    fn detach(&self, id: PairId) -> Option<QueuePair> {
+        let mut placement = self.placement();
+        let (at, _) = placement.pairs.remove(&id)?;
+        placement.list_receivers(id.port);
+        self.publish(&placement);
+        placement.taken[usize::from(at.worker)][usize::from(at.slot)] = false;
+        self.workers[usize::from(at.worker)].detach(usize::from(at.slot))
+    }
+
+    fn forget(&self, port: u16) {
+        self.remove_macs(|entry| entry.port == port);
+    }
+}

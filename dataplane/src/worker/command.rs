@@ -1,0 +1,77 @@
+//! How control speaks to a worker: by a bounded queue that the worker empties between bursts. What a worker owns moves
+//! in and out by this way only; an answer means that the worker is past every burst that began before.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use crossbeam::channel::{Sender, bounded};
+use crossbeam::queue::ArrayQueue;
+use rustix::event::EventfdFlags;
+
+use super::topology::Topology;
+use crate::guest::QueuePair;
+
+/// Commands that may wait; each control thread waits for its answer, so few ever do.
+const COMMANDS_MAX: usize = 64;
+
+/// What a worker can be asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Own this pair.
+    Attach { slot: usize, pair: Box<QueuePair>, done: Sender<()> },
+    /// Give it back.
+    Detach { slot: usize, done: Sender<Option<Box<QueuePair>>> },
+    /// Look at this table from now on; the answer is the old one.
+    Topology { topology: Arc<Topology>, done: Sender<Arc<Topology>> },
+    /// End.
+    Stop,
+}
+
+/// Commands for one worker, and what wakes it.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    queue: ArrayQueue<Command>,
+    wake: OwnedFd,
+}
+
+impl Mailbox {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Self { queue: ArrayQueue::new(COMMANDS_MAX), wake })
+    }
+
+    /// Asks and waits for the answer; `None` if the worker has ended.
+    pub(super) fn ask<A>(&self, command: impl FnOnce(Sender<A>) -> Command) -> Option<A> {
+        let (done, answer) = bounded(1);
+        self.tell(command(done));
+        answer.recv().ok()
+    }
+
+    /// Says without waiting for an answer.
+    pub(super) fn tell(&self, mut command: Command) {
+        while let Err(refused) = self.queue.push(command) {
+            command = refused;
+            std::thread::yield_now();
+        }
+        self.wake();
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub(super) fn wake(&self) {
+        // A full counter wakes, too.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn next(&self) -> Option<Command> {
+        self.queue.pop()
+    }
+
+    pub(super) fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}

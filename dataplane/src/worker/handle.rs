@@ -1,0 +1,152 @@
+//! A running worker, as control holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use core_affinity::CoreId;
+use crossbeam::channel::bounded;
+
+use super::clock::Clock;
+use super::command::{Command, Mailbox};
+use super::counters::WorkerCounters;
+use super::poll::{Poller, SLOTS};
+use super::sleep::Alarm;
+use super::topology::Topology;
+use super::walk::{Scratch, Walker};
+use crate::flow::{FlowReader, FlowTable, MacTable};
+use crate::guest::QueuePair;
+
+/// Flows that a worker's table holds.
+const FLOWS: usize = 65536;
+
+/// Without a frame for so long, a worker goes to sleep.
+const QUIET_MAX: Duration = Duration::from_micros(200);
+
+/// Why a worker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The CPU does not exist or is not ours to use.
+    #[error("worker {number} cannot run on CPU {cpu}; CPUs that this process may use: {allowed}")]
+    Pin {
+        /// Number of the worker.
+        number: u16,
+        /// The CPU asked for.
+        cpu: usize,
+        /// Those that would do.
+        allowed: String,
+    },
+    /// The kernel refuses a thread or a file descriptor.
+    #[error("worker {number}: {source}")]
+    Start {
+        /// Number of the worker.
+        number: u16,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// A worker. Stops when dropped.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number.
+    pub number: u16,
+    /// The CPU that it is pinned to.
+    pub cpu: usize,
+    /// What it counts.
+    pub counters: Arc<WorkerCounters>,
+    /// Its flow table.
+    pub flows: FlowReader,
+    mailbox: Arc<Mailbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts worker `number` on `cpu`. `tick` is the coarse time that control keeps.
+    pub fn start(
+        number: u16,
+        cpu: usize,
+        macs: Arc<MacTable>,
+        tick: Arc<AtomicU32>,
+        clock: &Clock,
+    ) -> Result<Self, WorkerError> {
+        let start_error = |source| WorkerError::Start { number, source };
+        let flows = FlowTable::new(FLOWS).map_err(start_error)?;
+        let reader = flows.reader();
+        let counters = Arc::new(WorkerCounters::default());
+        let mailbox = Arc::new(Mailbox::new().map_err(start_error)?);
+        let poller = Poller {
+            alarm: Alarm::new(mailbox.wake_fd()).map_err(start_error)?,
+            walker: Walker {
+                number,
+                pairs: (0..SLOTS).map(|_| None).collect(),
+                memories: (0..SLOTS).map(|_| None).collect(),
+                scratch: Scratch::new(),
+                flows,
+                macs,
+                topology: Arc::new(Topology::default()),
+                counters: counters.clone(),
+                now: 0,
+            },
+            mailbox: mailbox.clone(),
+            visits: Vec::with_capacity(SLOTS),
+            clock: tick,
+            quiet_max: (clock.ticks_per_second() * QUIET_MAX.as_secs_f64()) as u64,
+        };
+        let (pinned, is_pinned) = bounded(1);
+        let thread = std::thread::Builder::new().name(format!("ringway-w{cpu}"));
+        let thread = thread.spawn(move || {
+            let ok = core_affinity::set_for_current(CoreId { id: cpu });
+            let _ = pinned.send(ok);
+            if ok {
+                poller.run();
+            }
+        });
+        let thread = thread.map_err(start_error)?;
+        if is_pinned.recv() != Ok(true) {
+            let _ = thread.join();
+            let allowed = Self::allowed_cpus().iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+            return Err(WorkerError::Pin { number, cpu, allowed });
+        }
+        Ok(Self { number, cpu, counters, flows: reader, mailbox, thread: Some(thread) })
+    }
+
+    /// The CPUs that this process may use.
+    #[must_use]
+    pub fn allowed_cpus() -> Vec<usize> {
+        core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+    }
+
+    /// Slots that it has for pairs.
+    #[must_use]
+    pub fn slots() -> usize {
+        SLOTS
+    }
+
+    /// Hands a pair over, into a slot that is free.
+    pub fn attach(&self, slot: usize, pair: QueuePair) {
+        let pair = Box::new(pair);
+        let _ = self.mailbox.ask(|done| Command::Attach { slot, pair, done });
+    }
+
+    /// Takes the pair of a slot back. The worker has no burst of it under way any more.
+    #[must_use]
+    pub fn detach(&self, slot: usize) -> Option<QueuePair> {
+        self.mailbox.ask(|done| Command::Detach { slot, done }).flatten().map(|pair| *pair)
+    }
+
+    /// Gives it a new topology. When this returns, nothing looks at the old one.
+    pub fn set_topology(&self, topology: Arc<Topology>) {
+        drop(self.mailbox.ask(|done| Command::Topology { topology, done }));
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.mailbox.tell(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Workers: a thread pinned to a CPU, polling every ring that it owns.
+//!
+//! `poll` is the loop, `walk` what happens to a burst, `sleep` how it waits when nothing moves; `command` is the only way
+//! into a running worker, and `topology` the table by which it finds receivers. Nothing here allocates, locks or logs
+//! while frames move, and nothing here makes a system call but a guest's eventfd (and `sleep`).
+
+mod clock;
+mod command;
+mod counters;
+mod cpus;
+mod handle;
+mod poll;
+mod sleep;
+mod topology;
+mod walk;
+
+pub use clock::Clock;
+pub use counters::{Mode, PathCounters, WorkerCounters};
+pub use cpus::first_of_each_node;
+pub use handle::{Worker, WorkerError};
+pub use topology::{BridgeView, Location, PortView, Topology};

@@ -1,0 +1,131 @@
+//! The poll loop: commands, then a visit to every ring, then the clock; asleep when nothing moves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::event::Timespec;
+
+use super::command::{Command, Mailbox};
+use super::counters::Mode;
+use super::sleep::Alarm;
+use super::walk::Walker;
+use crate::cpu::timestamp;
+
+/// Pairs that one worker can own.
+pub(super) const SLOTS: usize = 4096;
+
+/// How long a guest that cannot kick (it gave no eventfd) may wait while its worker sleeps.
+const UNKICKED: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
+
+/// A worker's own state; lives on its thread.
+pub(super) struct Poller {
+    pub(super) walker: Walker,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) alarm: Alarm,
+    /// Slots whose guests send; each is visited once an iteration.
+    pub(super) visits: Vec<u16>,
+    /// Coarse time, kept by control.
+    pub(super) clock: Arc<AtomicU32>,
+    /// Ticks without a frame after which the worker goes to sleep.
+    pub(super) quiet_max: u64,
+}
+
+impl Poller {
+    /// Polls until told to stop.
+    pub(super) fn run(mut self) {
+        let counters = self.walker.counters.clone();
+        let mut last = timestamp();
+        let mut quiet_since = last;
+        loop {
+            if !self.mailbox.is_empty() && self.obey() {
+                return;
+            }
+            self.walker.now = self.clock.load(Ordering::Relaxed);
+            let frames = self.visit_all();
+            let now = timestamp();
+            let spent = now.wrapping_sub(last);
+            last = now;
+            if frames > 0 {
+                counters.spent(Mode::Busy, spent);
+                quiet_since = now;
+                continue;
+            }
+            counters.spent(Mode::Idle, spent);
+            if now.wrapping_sub(quiet_since) > self.quiet_max {
+                last = self.sleep(last);
+                quiet_since = last;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    #[inline]
+    fn visit_all(&mut self) -> usize {
+        let Self { walker, visits, .. } = self;
+        visits.iter().map(|&slot| walker.walk(usize::from(slot))).sum()
+    }
+
+    /// Arms every ring, looks once more, and sleeps. When it is over.
+    fn sleep(&mut self, since: u64) -> u64 {
+        let Self { walker, visits, mailbox, alarm, .. } = self;
+        let mut nothing = true;
+        let mut all_kick = true;
+        for &slot in visits.iter() {
+            if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
+                nothing &= !pair.arm();
+                all_kick &= pair.kick().is_some();
+            }
+        }
+        let mut now = timestamp();
+        walker.counters.spent(Mode::Idle, now.wrapping_sub(since));
+        if nothing && mailbox.is_empty() {
+            walker.counters.falls_asleep(now);
+            alarm.sleep(if all_kick { None } else { Some(&UNKICKED) });
+            let woken = timestamp();
+            walker.counters.wakes(woken.wrapping_sub(now));
+            now = woken;
+        }
+        for &slot in visits.iter() {
+            if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
+                pair.disarm();
+            }
+        }
+        now
+    }
+
+    /// Does what control asks. Whether it asks to stop.
+    #[cold]
+    fn obey(&mut self) -> bool {
+        while let Some(command) = self.mailbox.next() {
+            match command {
+                Command::Attach { slot, pair, done } => {
+                    if let Some(kick) = pair.kick() {
+                        // What cannot be waited for is still polled.
+                        let _ = self.alarm.add(kick);
+                    }
+                    if pair.transmitq.is_some() {
+                        self.visits.push(slot as u16);
+                    }
+                    self.walker.memories[slot] = Some(pair.memory.clone());
+                    self.walker.pairs[slot] = Some(pair);
+                    let _ = done.send(());
+                }
+                Command::Detach { slot, done } => {
+                    self.visits.retain(|&visit| usize::from(visit) != slot);
+                    // The pair itself keeps the memory: nothing is unmapped on this thread.
+                    self.walker.memories[slot] = None;
+                    let pair = self.walker.pairs[slot].take();
+                    if let Some(kick) = pair.as_ref().and_then(|pair| pair.kick()) {
+                        self.alarm.remove(kick);
+                    }
+                    let _ = done.send(pair);
+                }
+                Command::Topology { topology, done } => {
+                    let _ = done.send(std::mem::replace(&mut self.walker.topology, topology));
+                }
+                Command::Stop => return true,
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,337 @@
+//! The walk of a burst, stage by stage, each stage over the whole burst: take, read heads, look up, decide what was not
+//! found, deliver by output, give back.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+
+use super::counters::WorkerCounters;
+use super::topology::{Location, Topology};
+use crate::account::{DropCounters, DropReason};
+use crate::flow::{Action, Candidates, FlowKey, FlowTable, MacRef, MacTable, Verdict};
+use crate::guest::memory::GuestMemory;
+use crate::guest::ring::{BURST, ChainList, Used};
+use crate::guest::{FRAME_LEN_MAX, FrameHead, Frames, QueuePair, set_bits};
+use crate::packet::{ETHERNET_HEADER_LEN, EthernetHeader, spread_hash};
+
+/// A slot of a worker: the pair that it owns and the memory that the pair's buffers are in.
+pub(super) type Pairs = Vec<Option<Box<QueuePair>>>;
+/// See [`Pairs`]; apart from them, since a burst borrows its sender's memory while its receivers change.
+pub(super) type Memories = Vec<Option<Arc<GuestMemory>>>;
+
+/// What the walk leaves between its stages; reused, so that nothing is allocated.
+pub(super) struct Scratch {
+    heads: [FrameHead; BURST],
+    lens: [u32; BURST],
+    keys: [FlowKey; BURST],
+    hashes: [u64; BURST],
+    candidates: [Candidates; BURST],
+    /// Number of the output port of a frame that is forwarded.
+    outputs: [u16; BURST],
+}
+
+impl Scratch {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self {
+            heads: [FrameHead::EMPTY; BURST],
+            lens: [0; BURST],
+            keys: [FlowKey::default(); BURST],
+            hashes: [0; BURST],
+            candidates: [Candidates::default(); BURST],
+            outputs: [0; BURST],
+        })
+    }
+}
+
+/// What a worker walks with.
+pub(super) struct Walker {
+    pub(super) number: u16,
+    pub(super) pairs: Pairs,
+    pub(super) memories: Memories,
+    pub(super) scratch: Box<Scratch>,
+    pub(super) flows: FlowTable,
+    pub(super) macs: Arc<MacTable>,
+    pub(super) topology: Arc<Topology>,
+    pub(super) counters: Arc<WorkerCounters>,
+    /// Coarse time, in ticks of a second; for ages.
+    pub(super) now: u32,
+}
+
+/// What is decided of a frame.
+enum Decision {
+    Do(Action),
+    Drop(DropReason),
+}
+
+impl Walker {
+    /// Takes a burst from the guest of `slot` and sends every frame on its way. How many frames it took.
+    pub(super) fn walk(&mut self, slot: usize) -> usize {
+        let Self { pairs, memories, scratch, flows, macs, topology, counters, now, number } = self;
+        let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
+        let mut list = ChainList::new();
+        pair.receive(memory, BURST, &mut list);
+        if list.chains.is_empty() {
+            return 0;
+        }
+        let (port, header_len) = (pair.id.port, pair.header_len());
+        let read = scratch.read_heads(&list, header_len, port, flows, &pair.counters.receive_dropped);
+        pair.counters.received.add(list.chains.len() as u64, read.bytes);
+
+        let lookup = Lookup { port, now: *now, topology, macs, counters };
+        let (forward, flood) = scratch.look_up(read.good, &lookup, flows, &pair.counters.receive_dropped);
+
+        let Scratch { heads, lens, outputs, .. } = &**scratch;
+        let frames = Frames { heads, lens, list: &list, header_len };
+        let mut exit = Exit { worker: *number, slot, port, pairs, memories, topology, counters, frames };
+        if flood == 0 {
+            exit.forward(forward, outputs);
+        } else {
+            exit.flood(forward, flood, outputs);
+        }
+
+        // Only now: the receivers' copies came straight from these buffers.
+        let used: ArrayVec<Used, BURST> =
+            list.chains.iter().map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }).take(BURST).collect();
+        if let Some(Some(pair)) = pairs.get_mut(slot) {
+            pair.complete(&used);
+        }
+        used.len()
+    }
+}
+
+/// What reading the heads of a burst gave.
+struct Heads {
+    /// Frames that may go on.
+    good: u32,
+    /// Bytes of all frames.
+    bytes: u64,
+}
+
+impl Scratch {
+    /// Reads each frame's head, once, and makes its key; asks for the flow table's buckets.
+    #[inline(always)]
+    fn read_heads(
+        &mut self,
+        list: &ChainList<'_>,
+        header_len: usize,
+        port: u16,
+        flows: &FlowTable,
+        dropped: &DropCounters,
+    ) -> Heads {
+        let mut read = Heads { good: 0, bytes: 0 };
+        for (index, chain) in list.chains.iter().take(BURST).enumerate() {
+            let len = chain.len.saturating_sub(header_len as u32);
+            read.bytes += u64::from(len);
+            self.lens[index] = len;
+            if (len as usize) < ETHERNET_HEADER_LEN || len > FRAME_LEN_MAX {
+                dropped.add(if len > FRAME_LEN_MAX { DropReason::Oversized } else { DropReason::Runt }, 1);
+                continue;
+            }
+            let head = &mut self.heads[index];
+            head.read(list.segments(chain), header_len);
+            if head.asks_for_offload(header_len) {
+                dropped.add(DropReason::OffloadNotNegotiated, 1);
+                continue;
+            }
+            let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { continue };
+            if !header.source.is_valid_source() {
+                dropped.add(DropReason::InvalidSource, 1);
+                continue;
+            }
+            let key = FlowKey::new(port, &header);
+            self.keys[index] = key;
+            self.hashes[index] = flows.hash(key);
+            read.good |= 1 << index;
+        }
+        read
+    }
+
+    /// Finds each frame's verdict, or decides anew. Which frames are to be forwarded (to `outputs`) and which flooded.
+    #[inline(always)]
+    fn look_up(&mut self, good: u32, lookup: &Lookup<'_>, flows: &mut FlowTable, dropped: &DropCounters) -> (u32, u32) {
+        for index in set_bits(good) {
+            self.candidates[index] = flows.candidates(self.hashes[index]);
+        }
+        let (mut forward, mut flood, mut hits) = (0, 0, 0);
+        for index in set_bits(good) {
+            let key = self.keys[index];
+            let action = match flows.find(self.candidates[index], key) {
+                Some((entry, verdict)) if lookup.holds(&verdict) => {
+                    hits += 1;
+                    flows.touch(entry, lookup.now);
+                    lookup.macs.touch(verdict.source, lookup.now);
+                    verdict.action
+                }
+                _ => match lookup.decide(key, self.hashes[index], flows) {
+                    Decision::Do(action) => action,
+                    Decision::Drop(reason) => {
+                        dropped.add(reason, 1);
+                        continue;
+                    }
+                },
+            };
+            match action {
+                Action::Forward(output) => {
+                    self.outputs[index] = output;
+                    forward |= 1 << index;
+                }
+                Action::Flood => flood |= 1 << index,
+            }
+        }
+        lookup.counters.flow_hits.add(hits);
+        lookup.counters.flow_misses.add(u64::from(good.count_ones()) - hits);
+        (forward, flood)
+    }
+}
+
+/// What verdicts rest on.
+struct Lookup<'a> {
+    port: u16,
+    now: u32,
+    topology: &'a Topology,
+    macs: &'a MacTable,
+    counters: &'a WorkerCounters,
+}
+
+impl Lookup<'_> {
+    fn bridge(&self) -> Option<(u16, u32)> {
+        let number = self.topology.ports.get(usize::from(self.port))?.bridge;
+        Some((number, self.topology.bridges.get(usize::from(number))?.generation))
+    }
+
+    /// Whether what the verdict was made from is still so.
+    #[inline(always)]
+    fn holds(&self, verdict: &Verdict) -> bool {
+        self.macs.is_current(verdict.source)
+            && self.macs.is_current(verdict.destination)
+            && self.bridge().is_some_and(|(_, generation)| generation == verdict.generation)
+    }
+
+    /// Learns the source and decides by the destination, at bounded cost. A verdict for an unknown destination is not
+    /// kept: the first frame from there must end the flooding.
+    #[cold]
+    fn decide(&self, key: FlowKey, hash: u64, flows: &mut FlowTable) -> Decision {
+        let Some((bridge, generation)) = self.bridge() else { return Decision::Drop(DropReason::NoDestination) };
+        let source = self.macs.learn(bridge, key.source(), self.port, self.now);
+        let (action, destination) = if key.destination().is_group() {
+            (Action::Flood, MacRef::ALWAYS)
+        } else {
+            match self.macs.find(bridge, key.destination()) {
+                Some((output, _)) if output == self.port => return Decision::Drop(DropReason::Hairpin),
+                Some((output, entry)) => (Action::Forward(output), entry),
+                None => return Decision::Do(Action::Flood),
+            }
+        };
+        if let Some(source) = source {
+            flows.insert(key, hash, Verdict { action, generation, source, destination }, self.now);
+        }
+        Decision::Do(action)
+    }
+}
+
+/// The way out of a burst.
+struct Exit<'a, 'm> {
+    worker: u16,
+    /// Slot and port that the burst came from.
+    slot: usize,
+    port: u16,
+    pairs: &'a mut Pairs,
+    memories: &'m Memories,
+    topology: &'a Topology,
+    counters: &'a WorkerCounters,
+    frames: Frames<'a, 'm>,
+}
+
+impl Exit<'_, '_> {
+    /// Sends each frame of `pending` to its port; frames for one port go together, in order.
+    #[inline(always)]
+    fn forward(&mut self, mut pending: u32, outputs: &[u16; BURST]) {
+        while pending != 0 {
+            let output = outputs[pending.trailing_zeros() as usize % BURST];
+            let group = group(pending, outputs, output);
+            pending &= !group;
+            if !self.to_port(output, group) {
+                self.drop(DropReason::ReceiverStopped, group);
+            }
+        }
+    }
+
+    /// Sends the frames of `flood` to every other port of the bridge, and those of `forward` to theirs, so that
+    /// each port gets its frames in order.
+    #[cold]
+    fn flood(&mut self, mut forward: u32, flood: u32, outputs: &[u16; BURST]) {
+        let bridge = self.topology.ports.get(usize::from(self.port)).map_or(0, |port| usize::from(port.bridge));
+        let topology = self.topology;
+        let ports = topology.bridges.get(bridge).map_or(&[][..], |bridge| &bridge.ports);
+        let mut copies = 0;
+        for &output in ports {
+            let up = topology.ports.get(usize::from(output)).is_some_and(|port| !port.receivers.is_empty());
+            if output == self.port || !up {
+                continue;
+            }
+            let group = group(forward, outputs, output);
+            forward &= !group;
+            self.to_port(output, group | flood);
+            copies += 1;
+        }
+        let frames = u64::from(flood.count_ones());
+        match copies {
+            0 => self.drop(DropReason::NoDestination, flood),
+            _ => self.counters.extra_copies.add(frames * (copies - 1)),
+        }
+        self.forward(forward, outputs);
+    }
+
+    /// To one of the port's queues, chosen by flow. `false` if it has none running.
+    #[inline(always)]
+    fn to_port(&mut self, output: u16, mut group: u32) -> bool {
+        let topology = self.topology;
+        let receivers = topology.ports.get(usize::from(output)).map_or(&[][..], |port| &port.receivers);
+        match receivers {
+            [] => return false,
+            [only] => self.to_pair(*only, group),
+            several => {
+                let mut choice = [0u16; BURST];
+                for index in set_bits(group) {
+                    let head = self.frames.heads[index].frame(self.frames.lens[index] as usize);
+                    choice[index] = (spread_hash(head) % several.len() as u32) as u16;
+                }
+                while group != 0 {
+                    let queue = choice[group.trailing_zeros() as usize % BURST];
+                    let same = self::group(group, &choice, queue);
+                    group &= !same;
+                    self.to_pair(several[usize::from(queue) % several.len()], same);
+                }
+            }
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn to_pair(&mut self, at: Location, group: u32) {
+        let slot = usize::from(at.slot);
+        match (self.pairs.get_mut(slot), self.memories.get(slot)) {
+            (Some(Some(pair)), Some(Some(memory))) if at.worker == self.worker => {
+                let delivered = pair.deliver(memory, self.frames, group);
+                self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
+                self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
+            }
+            _ => self.drop(DropReason::ReceiverStopped, group),
+        }
+    }
+
+    /// Counts frames as dropped, with the pair that they came from.
+    #[cold]
+    fn drop(&mut self, reason: DropReason, group: u32) {
+        if let Some(Some(pair)) = self.pairs.get(self.slot) {
+            pair.counters.receive_dropped.add(reason, u64::from(group.count_ones()));
+        }
+    }
+}
+
+/// The frames of `pending` whose number in `of` is `number`.
+#[inline(always)]
+fn group(pending: u32, of: &[u16; BURST], number: u16) -> u32 {
+    let same = of.iter().enumerate().fold(0, |same, (index, &other)| same | u32::from(other == number) << index);
+    pending & same
+}
