@@ -75,8 +75,7 @@ impl Switch {
         let tick = Arc::new(AtomicU32::new(0));
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
-        let start = |(number, &cpu): (u16, &usize)| Worker::start(number, cpu, macs.clone(), tick.clone(), &clock);
-        let workers = (0..).zip(&cpus).map(start).collect::<Result<Vec<_>, _>>()?;
+        let workers = Worker::start_all(&cpus, &macs, &tick, &clock)?;
         let port = |(id, port): (u16, &ringway_config::Port)| {
             let PortKind::VhostUser(vhost) = &port.kind;
             let offered = Features::offered(&vhost.mask_features);

@@ -170,24 +170,32 @@ fn built_header(buffers: u16) -> [u8; NET_HEADER_MAX] {
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
 }
 
-/// From the private head and one sender's buffer, usually, into one buffer. Bytes of the frame written.
+/// A whole frame and its header into one buffer. Bytes of the frame written.
 #[inline(always)]
 fn copy_plain(to: Segment<'_>, header_len: usize, frames: Frames<'_, '_>, index: usize) -> usize {
-    let len = frames.lens[index] as usize;
     to.write(&built_header(1)[..header_len.min(NET_HEADER_MAX)]);
-    let mut to = to.from_offset(header_len);
-    let mut copied = to.write(frames.heads[index].frame(len));
-    if len > HEAD_LEN {
-        to = to.from_offset(HEAD_LEN);
-        match frames.list.chains.get(index) {
-            Some(chain) if chain.is_single() => {
-                copied += chain.first.from_offset(frames.header_len + HEAD_LEN).copy_to(to);
+    frames.copy_to(index, to.from_offset(header_len))
+}
+
+impl Frames<'_, '_> {
+    /// Copies a frame, its head from the private copy and the rest from the sender's buffers, as far as `to` holds it.
+    /// Bytes copied.
+    #[inline(always)]
+    pub fn copy_to(self, index: usize, to: Segment<'_>) -> usize {
+        let len = self.lens[index] as usize;
+        let mut copied = to.write(self.heads[index].frame(len));
+        if len > HEAD_LEN {
+            let to = to.from_offset(HEAD_LEN);
+            match self.list.chains.get(index) {
+                Some(chain) if chain.is_single() => {
+                    copied += chain.first.from_offset(self.header_len + HEAD_LEN).copy_to(to);
+                }
+                Some(chain) => copied += copy_pieces(self, chain, to),
+                None => {}
             }
-            Some(chain) => copied += copy_pieces(frames, chain, to),
-            None => {}
         }
+        copied
     }
-    copied
 }
 
 fn copy_pieces(frames: Frames<'_, '_>, chain: &Chain<'_>, mut to: Segment<'_>) -> usize {

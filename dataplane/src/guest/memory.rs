@@ -223,7 +223,7 @@ impl GuestMemory {
             }
             // SAFETY: offset + len is inside the region, which is mapped whole.
             let host = unsafe { region.host.add(usize::try_from(offset).ok()?) };
-            (host.as_ptr() as u64 % align == 0).then_some(host)
+            (host.as_ptr() as u64).is_multiple_of(align).then_some(host)
         })
     }
 }

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam::channel::{Sender, bounded};
 use crossbeam::queue::ArrayQueue;
@@ -32,12 +33,13 @@ pub(super) enum Command {
 pub(super) struct Mailbox {
     queue: ArrayQueue<Command>,
     wake: OwnedFd,
+    asleep: AtomicBool,
 }
 
 impl Mailbox {
     pub(super) fn new() -> std::io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Self { queue: ArrayQueue::new(COMMANDS_MAX), wake })
+        Ok(Self { queue: ArrayQueue::new(COMMANDS_MAX), wake, asleep: AtomicBool::new(false) })
     }
 
     /// Asks and waits for the answer; `None` if the worker has ended.
@@ -60,6 +62,27 @@ impl Mailbox {
     pub(super) fn wake(&self) {
         // A full counter wakes, too.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// After something was put where the worker will look for it: wakes the worker if it sleeps, or is about to and has
+    /// looked already.
+    #[inline]
+    pub(super) fn nudge(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// The worker says that it is about to sleep; it must look once more for what was put before.
+    pub(super) fn falls_asleep(&self) {
+        self.asleep.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The worker is awake, and looks.
+    pub(super) fn is_awake(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     #[inline]

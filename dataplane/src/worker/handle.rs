@@ -11,10 +11,11 @@ use crossbeam::channel::bounded;
 use super::clock::Clock;
 use super::command::{Command, Mailbox};
 use super::counters::WorkerCounters;
+use super::hand_off::hand_off;
 use super::poll::{Poller, SLOTS};
 use super::sleep::Alarm;
 use super::topology::Topology;
-use super::walk::{Scratch, Walker};
+use super::walk::{Links, Scratch, Walker};
 use crate::flow::{FlowReader, FlowTable, MacTable};
 use crate::guest::QueuePair;
 
@@ -63,10 +64,37 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts worker `number` on `cpu`. `tick` is the coarse time that control keeps.
-    pub fn start(
+    /// Starts a worker on each of `cpus`, each linked to each other. `tick` is the coarse time that control keeps.
+    pub fn start_all(
+        cpus: &[usize],
+        macs: &Arc<MacTable>,
+        tick: &Arc<AtomicU32>,
+        clock: &Clock,
+    ) -> Result<Vec<Self>, WorkerError> {
+        let start_error = |source| WorkerError::Start { number: 0, source };
+        let mailbox = |_| Mailbox::new().map(Arc::new);
+        let mailboxes = cpus.iter().map(mailbox).collect::<Result<Vec<_>, _>>().map_err(start_error)?;
+        let mut links: Vec<Links> = cpus.iter().map(|_| Links::default()).collect();
+        for from in 0..cpus.len() {
+            for to in 0..cpus.len() {
+                let way = if from == to { None } else { Some(hand_off().map_err(start_error)?) };
+                let (sender, receiver) = way.unzip();
+                links[from].to.push(sender.map(|sender| (sender, mailboxes[to].clone())));
+                links[to].from.extend(receiver);
+            }
+        }
+        let each = (0..).zip(cpus).zip(mailboxes).zip(links);
+        each.map(|(((number, &cpu), mailbox), links)| {
+            Self::start(number, cpu, mailbox, links, macs.clone(), tick.clone(), clock)
+        })
+        .collect()
+    }
+
+    fn start(
         number: u16,
         cpu: usize,
+        mailbox: Arc<Mailbox>,
+        links: Links,
         macs: Arc<MacTable>,
         tick: Arc<AtomicU32>,
         clock: &Clock,
@@ -75,7 +103,6 @@ impl Worker {
         let flows = FlowTable::new(FLOWS).map_err(start_error)?;
         let reader = flows.reader();
         let counters = Arc::new(WorkerCounters::default());
-        let mailbox = Arc::new(Mailbox::new().map_err(start_error)?);
         let poller = Poller {
             alarm: Alarm::new(mailbox.wake_fd()).map_err(start_error)?,
             walker: Walker {
@@ -87,6 +114,7 @@ impl Worker {
                 macs,
                 topology: Arc::new(Topology::default()),
                 counters: counters.clone(),
+                links,
                 now: 0,
             },
             mailbox: mailbox.clone(),

@@ -1,13 +1,15 @@
 //! Workers: a thread pinned to a CPU, polling every ring that it owns.
 //!
 //! `poll` is the loop, `walk` what happens to a burst, `sleep` how it waits when nothing moves; `command` is the only way
-//! into a running worker, and `topology` the table by which it finds receivers. Nothing here allocates, locks or logs
+//! into a running worker, `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another
+//! worker. Nothing here allocates, locks or logs
 //! while frames move, and nothing here makes a system call but a guest's eventfd (and `sleep`).
 
 mod clock;
 mod command;
 mod counters;
 mod cpus;
+mod hand_off;
 mod handle;
 mod poll;
 mod sleep;

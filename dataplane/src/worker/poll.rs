@@ -7,6 +7,7 @@ use rustix::event::Timespec;
 
 use super::command::{Command, Mailbox};
 use super::counters::Mode;
+use super::hand_off::HAND_OFF_BURSTS;
 use super::sleep::Alarm;
 use super::walk::Walker;
 use crate::cpu::timestamp;
@@ -62,13 +63,15 @@ impl Poller {
     #[inline]
     fn visit_all(&mut self) -> usize {
         let Self { walker, visits, .. } = self;
-        visits.iter().map(|&slot| walker.walk(usize::from(slot))).sum()
+        let handed = walker.take_handed();
+        visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)))
     }
 
     /// Arms every ring, looks once more, and sleeps. When it is over.
     fn sleep(&mut self, since: u64) -> u64 {
         let Self { walker, visits, mailbox, alarm, .. } = self;
-        let mut nothing = true;
+        mailbox.falls_asleep();
+        let mut nothing = !walker.has_handed();
         let mut all_kick = true;
         for &slot in visits.iter() {
             if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
@@ -85,6 +88,7 @@ impl Poller {
             walker.counters.wakes(woken.wrapping_sub(now));
             now = woken;
         }
+        mailbox.is_awake();
         for &slot in visits.iter() {
             if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
                 pair.disarm();
@@ -111,6 +115,10 @@ impl Poller {
                     let _ = done.send(());
                 }
                 Command::Detach { slot, done } => {
+                    // Nobody hands over for this slot any more; what was handed over before is delivered first.
+                    for _ in 0..HAND_OFF_BURSTS {
+                        self.walker.take_handed();
+                    }
                     self.visits.retain(|&visit| usize::from(visit) != slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
                     self.walker.memories[slot] = None;

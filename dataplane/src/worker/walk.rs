@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
+use super::command::Mailbox;
 use super::counters::WorkerCounters;
+use super::hand_off::{HandOffReceiver, HandOffSender};
 use super::topology::{Location, Topology};
 use crate::account::{DropCounters, DropReason};
 use crate::flow::{Action, Candidates, FlowKey, FlowTable, MacRef, MacTable, Verdict};
@@ -53,8 +55,18 @@ pub(super) struct Walker {
     pub(super) macs: Arc<MacTable>,
     pub(super) topology: Arc<Topology>,
     pub(super) counters: Arc<WorkerCounters>,
+    pub(super) links: Links,
     /// Coarse time, in ticks of a second; for ages.
     pub(super) now: u32,
+}
+
+/// The ways to and from other workers.
+#[derive(Default)]
+pub(super) struct Links {
+    /// By number of the worker; none to oneself.
+    pub(super) to: Vec<Option<(HandOffSender, Arc<Mailbox>)>>,
+    /// From each other worker.
+    pub(super) from: Vec<HandOffReceiver>,
 }
 
 /// What is decided of a frame.
@@ -66,7 +78,7 @@ enum Decision {
 impl Walker {
     /// Takes a burst from the guest of `slot` and sends every frame on its way. How many frames it took.
     pub(super) fn walk(&mut self, slot: usize) -> usize {
-        let Self { pairs, memories, scratch, flows, macs, topology, counters, now, number } = self;
+        let Self { pairs, memories, scratch, flows, macs, topology, counters, links, now, number } = self;
         let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
         let mut list = ChainList::new();
         pair.receive(memory, BURST, &mut list);
@@ -82,7 +94,7 @@ impl Walker {
 
         let Scratch { heads, lens, outputs, .. } = &**scratch;
         let frames = Frames { heads, lens, list: &list, header_len };
-        let mut exit = Exit { worker: *number, slot, port, pairs, memories, topology, counters, frames };
+        let mut exit = Exit { worker: *number, slot, port, pairs, memories, topology, counters, links, frames };
         if flood == 0 {
             exit.forward(forward, outputs);
         } else {
@@ -96,6 +108,46 @@ impl Walker {
             pair.complete(&used);
         }
         used.len()
+    }
+
+    /// Whether frames of other workers wait.
+    pub(super) fn has_handed(&self) -> bool {
+        self.links.from.iter().any(|from| !from.is_empty())
+    }
+
+    /// Delivers a burst of what each other worker has handed over; how many frames there were.
+    #[inline]
+    pub(super) fn take_handed(&mut self) -> usize {
+        let Self { pairs, memories, scratch, counters, links, .. } = self;
+        let mut taken = 0;
+        for from in links.from.iter().filter(|from| !from.is_empty()) {
+            let mut list = ChainList::new();
+            from.take(from.memory(), &mut list, &mut scratch.outputs);
+            let Scratch { heads, lens, outputs, .. } = &mut **scratch;
+            let count = list.chains.len();
+            for (index, chain) in list.chains.iter().take(BURST).enumerate() {
+                lens[index] = chain.len;
+                heads[index].read(list.segments(chain), 0);
+            }
+            let frames = Frames { heads, lens, list: &list, header_len: 0 };
+            let mut pending = if count >= BURST { u32::MAX } else { (1 << count) - 1 };
+            while pending != 0 {
+                let slot = outputs[pending.trailing_zeros() as usize % BURST];
+                let group = group(pending, outputs, slot);
+                pending &= !group;
+                // A pair leaves its slot only after what was handed over for it was delivered.
+                if let (Some(Some(pair)), Some(Some(memory))) =
+                    (pairs.get_mut(usize::from(slot)), memories.get(usize::from(slot)))
+                {
+                    let delivered = pair.deliver(memory, frames, group);
+                    counters.hand_off.forwarded_bytes.add(delivered.bytes);
+                    counters.hand_off.copied_bytes.add(delivered.copied);
+                }
+            }
+            from.release(count);
+            taken += count;
+        }
+        taken
     }
 }
 
@@ -239,6 +291,7 @@ struct Exit<'a, 'm> {
     memories: &'m Memories,
     topology: &'a Topology,
     counters: &'a WorkerCounters,
+    links: &'a mut Links,
     frames: Frames<'a, 'm>,
 }
 
@@ -250,7 +303,7 @@ impl Exit<'_, '_> {
             let output = outputs[pending.trailing_zeros() as usize % BURST];
             let group = group(pending, outputs, output);
             pending &= !group;
-            if !self.to_port(output, group) {
+            if !self.send_to_port(output, group) {
                 self.drop(DropReason::ReceiverStopped, group);
             }
         }
@@ -271,7 +324,7 @@ impl Exit<'_, '_> {
             }
             let group = group(forward, outputs, output);
             forward &= !group;
-            self.to_port(output, group | flood);
+            self.send_to_port(output, group | flood);
             copies += 1;
         }
         let frames = u64::from(flood.count_ones());
@@ -284,12 +337,12 @@ impl Exit<'_, '_> {
 
     /// To one of the port's queues, chosen by flow. `false` if it has none running.
     #[inline(always)]
-    fn to_port(&mut self, output: u16, mut group: u32) -> bool {
+    fn send_to_port(&mut self, output: u16, mut group: u32) -> bool {
         let topology = self.topology;
         let receivers = topology.ports.get(usize::from(output)).map_or(&[][..], |port| &port.receivers);
         match receivers {
             [] => return false,
-            [only] => self.to_pair(*only, group),
+            [only] => self.send_to_pair(*only, group),
             several => {
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {
@@ -300,7 +353,7 @@ impl Exit<'_, '_> {
                     let queue = choice[group.trailing_zeros() as usize % BURST];
                     let same = self::group(group, &choice, queue);
                     group &= !same;
-                    self.to_pair(several[usize::from(queue) % several.len()], same);
+                    self.send_to_pair(several[usize::from(queue) % several.len()], same);
                 }
             }
         }
@@ -308,15 +361,37 @@ impl Exit<'_, '_> {
     }
 
     #[inline(always)]
-    fn to_pair(&mut self, at: Location, group: u32) {
+    fn send_to_pair(&mut self, at: Location, group: u32) {
+        if at.worker != self.worker {
+            return self.send_to_worker(at, group);
+        }
         let slot = usize::from(at.slot);
         match (self.pairs.get_mut(slot), self.memories.get(slot)) {
-            (Some(Some(pair)), Some(Some(memory))) if at.worker == self.worker => {
+            (Some(Some(pair)), Some(Some(memory))) => {
                 let delivered = pair.deliver(memory, self.frames, group);
                 self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
                 self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
             }
             _ => self.drop(DropReason::ReceiverStopped, group),
+        }
+    }
+
+    /// To a pair of another worker.
+    #[cold]
+    fn send_to_worker(&mut self, at: Location, group: u32) {
+        let Some(Some((link, mailbox))) = self.links.to.get_mut(usize::from(at.worker)) else {
+            return self.drop(DropReason::ReceiverStopped, group);
+        };
+        let mut full = 0;
+        for index in set_bits(group) {
+            match link.send(self.frames, index, at.slot) {
+                Some(copied) => self.counters.hand_off.copied_bytes.add(copied as u64),
+                None => full |= 1 << index,
+            }
+        }
+        mailbox.nudge();
+        if full != 0 {
+            self.drop(DropReason::HandOffFull, full);
         }
     }
 

@@ -30,7 +30,7 @@ impl<'m> Chain<'m> {
     /// A chain of one piece.
     #[inline]
     #[must_use]
-    pub(super) fn single(segment: Segment<'m>, id: u16) -> Self {
+    pub fn single(segment: Segment<'m>, id: u16) -> Self {
         Self { first: segment, len: segment.len() as u32, id, slots: 1, start: 0, count: 0 }
     }
 
