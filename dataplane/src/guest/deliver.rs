@@ -173,7 +173,11 @@ fn built_header(buffers: u16) -> [u8; NET_HEADER_MAX] {
 /// A whole frame and its header into one buffer. Bytes of the frame written.
 #[inline(always)]
 fn copy_plain(to: Segment<'_>, header_len: usize, frames: Frames<'_, '_>, index: usize) -> usize {
-    to.write(&built_header(1)[..header_len.min(NET_HEADER_MAX)]);
+    if header_len == NET_HEADER_MAX {
+        to.write_array(built_header(1));
+    } else {
+        to.write_array([0; 10]); // no num_buffers
+    }
     frames.copy_to(index, to.from_offset(header_len))
 }
 

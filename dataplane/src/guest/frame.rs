@@ -28,13 +28,24 @@ impl FrameHead {
     /// the pieces do not hold keeps its old bytes.
     #[inline(always)]
     pub fn read(&mut self, pieces: &[Segment<'_>], header_len: usize) {
-        let mut room = self.0.get_mut(FRAME_START - header_len..).unwrap_or(&mut []);
+        match pieces {
+            [only] => {
+                // Header and frame apart: a store that starts where the frame does forwards to the loads of its addresses.
+                let (header, frame) = self.0.split_at_mut(FRAME_START);
+                let header_len = header_len.min(NET_HEADER_MAX);
+                only.read(&mut header[FRAME_START - header_len..]);
+                only.from_offset(header_len).read(frame);
+            }
+            several => self.gather(several, header_len),
+        }
+    }
+
+    #[cold]
+    fn gather(&mut self, pieces: &[Segment<'_>], header_len: usize) {
+        let mut room = self.0.get_mut(FRAME_START - header_len.min(NET_HEADER_MAX)..).unwrap_or(&mut []);
         for piece in pieces {
             let read = piece.read(room);
             room = room.get_mut(read..).unwrap_or(&mut []);
-            if room.is_empty() {
-                break;
-            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::cpu::prefetch;
+use crate::cpu::{prefetch, prefetch_write};
 
 /// The most regions a front end may give: QEMU needs a few, hot-plugged memory more.
 pub const REGIONS_MAX: usize = 32;
@@ -262,11 +262,18 @@ impl<'m> Segment<'m> {
         self.len == 0
     }
 
-    /// Asks the CPU to fetch the first two cache lines.
-    #[inline]
+    /// Asks the CPU to fetch the first two cache lines, to be read.
+    #[inline(always)]
     pub fn prefetch(self) {
         prefetch(self.ptr.as_ptr());
         prefetch(self.ptr.as_ptr().wrapping_add(64));
+    }
+
+    /// Asks the CPU to fetch the first two cache lines, to be written.
+    #[inline(always)]
+    pub fn prefetch_write(self) {
+        prefetch_write(self.ptr.as_ptr());
+        prefetch_write(self.ptr.as_ptr().wrapping_add(64));
     }
 
     /// What lies from `offset` on; empty if nothing does.
@@ -294,6 +301,15 @@ impl<'m> Segment<'m> {
         // SAFETY: as in `read`.
         unsafe { copy(from.as_ptr(), self.ptr.as_ptr(), len) };
         len
+    }
+
+    /// Writes exactly `bytes` to the start, if there is room. Unlike a slice, an array of a known size goes from registers.
+    #[inline(always)]
+    pub fn write_array<const N: usize>(self, bytes: [u8; N]) {
+        if self.len() >= N {
+            // SAFETY: N bytes are within the segment.
+            unsafe { self.ptr.as_ptr().cast::<[u8; N]>().write_unaligned(bytes) };
+        }
     }
 
     /// Copies the first bytes to another guest, as many as both hold; returns how many. The one copy.

@@ -16,9 +16,7 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 const MAC_MASK: u64 = (1 << 48) - 1;
 
 mod field {
-    //! Where each field lies, in bytes from the start of the frame.
-    pub(super) const DESTINATION: usize = 0;
-    pub(super) const SOURCE: usize = 6;
+    //! Where fields lie, in bytes from the start of the frame; destination and source are its first 12.
     pub(super) const ETHERTYPE: usize = 12;
     pub(super) const TAG_CONTROL: usize = 14;
 }
@@ -116,11 +114,10 @@ impl EthernetHeader {
     #[inline]
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let head: &[u8; ETHERNET_HEADER_LEN] = frame.first_chunk()?;
-        let word = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes[..6].copy_from_slice(&head[at..at + 6]);
-            u64::from_le_bytes(bytes)
-        };
+        let [a, b, c, d, e, f, g, h, i, j, k, l, _, _] = *head;
+        let destination = u64::from_le_bytes([a, b, c, d, e, f, g, h]) & MAC_MASK;
+        // Two bytes early, so that all eight are in the header.
+        let source = u64::from_le_bytes([e, f, g, h, i, j, k, l]) >> 16;
         let (mut ethertype, mut vlan) = (be16(head, field::ETHERTYPE).unwrap_or(0), 0);
         if ethertype == ETHERTYPE_VLAN
             && let (Some(control), Some(inner)) = (be16(frame, field::TAG_CONTROL), be16(frame, field::TAG_CONTROL + 2))
@@ -128,12 +125,7 @@ impl EthernetHeader {
             vlan = control & 0x0fff;
             ethertype = inner;
         }
-        Some(Self {
-            destination: MacAddress(word(field::DESTINATION)),
-            source: MacAddress(word(field::SOURCE)),
-            vlan,
-            ethertype,
-        })
+        Some(Self { destination: MacAddress(destination), source: MacAddress(source), vlan, ethertype })
     }
 }
 

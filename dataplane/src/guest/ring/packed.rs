@@ -125,7 +125,10 @@ impl PackedRing {
             if flags & (flag::NEXT | flag::WRITE | flag::INDIRECT) == plain
                 && let Some(segment) = memory.segment(&mut self.region_hint, descriptor.address, descriptor.len)
             {
-                segment.prefetch();
+                match self.direction {
+                    Direction::Readable => segment.prefetch(),
+                    Direction::Writable => segment.prefetch_write(),
+                }
                 if list.chains.try_push(Chain::single(segment, id)).is_err() {
                     break;
                 }

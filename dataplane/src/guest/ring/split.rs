@@ -112,7 +112,10 @@ impl SplitRing {
             if descriptor.tail[0] & (flag::NEXT | flag::WRITE | flag::INDIRECT) == plain
                 && let Some(segment) = memory.segment(&mut self.region_hint, descriptor.address, descriptor.len)
             {
-                segment.prefetch();
+                match self.direction {
+                    Direction::Readable => segment.prefetch(),
+                    Direction::Writable => segment.prefetch_write(),
+                }
                 if list.chains.try_push(Chain::single(segment, head)).is_err() {
                     break;
                 }
