@@ -5,10 +5,11 @@
 
 use arrayvec::ArrayVec;
 
+use super::features::Features;
 use super::frame::{FrameHead, HEAD_LEN, NET_HEADER_MAX};
 use super::memory::{GuestMemory, Segment};
 use super::pair::QueuePair;
-use super::ring::{BURST, CHAINS_MAX, Chain, ChainList, Used};
+use super::ring::{BURST, CHAINS_MAX, Chain, ChainList, Ring, Used};
 use crate::account::DropReason;
 
 /// A burst that was received, as its receivers see it.
@@ -49,80 +50,167 @@ pub fn set_bits(mut mask: u32) -> impl Iterator<Item = usize> {
 }
 
 impl QueuePair {
-    /// Delivers the frames of `mask`, in order, to this pair's guest, as far as it has buffers; counts what was
-    /// delivered and what was dropped.
+    /// Takes up to `want` buffers into `room`, early, so that they are at hand when a burst is delivered. What is not
+    /// used then goes back with [`QueuePair::unreserve`].
     #[inline]
-    pub fn deliver(&mut self, memory: &GuestMemory, frames: Frames<'_, '_>, mask: u32) -> Delivered {
-        let wanted = u64::from(mask.count_ones());
+    pub fn reserve<'m>(&mut self, memory: &'m GuestMemory, want: usize, room: &mut ChainList<'m>) {
+        if let Some(ring) = &mut self.receiveq {
+            ring.take(memory, want, room);
+            if let Some(fault) = ring.fault() {
+                self.break_pair(fault);
+            }
+        }
+    }
+
+    /// Gives back what was reserved and not used.
+    #[inline]
+    pub fn unreserve(&mut self) {
+        if let Some(ring) = &mut self.receiveq {
+            ring.rewind();
+        }
+    }
+
+    /// Delivers the frames of `mask`, in order, to this pair's guest, as far as it has buffers; counts what was
+    /// delivered and what was dropped. `room` is empty, or holds what was reserved; it is of no use afterwards.
+    #[inline]
+    pub fn deliver<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+        frames: Frames<'_, '_>,
+        mask: u32,
+        room: &mut ChainList<'m>,
+    ) -> Delivered {
         let header_len = self.header_len();
-        let mergeable = self.features.contains(super::Features::MRG_RXBUF);
+        let mergeable = self.features.contains(Features::MRG_RXBUF);
         let Some(ring) = self.receiveq.as_mut().filter(|ring| ring.fault().is_none()) else {
-            self.counters.transmit_dropped.add(DropReason::ReceiverStopped, wanted);
+            self.counters.transmit_dropped.add(DropReason::ReceiverStopped, u64::from(mask.count_ones()));
             return Delivered::default();
         };
-        let mut room = ChainList::new();
-        ring.take(memory, mask.count_ones() as usize, &mut room);
-        let mut used: ArrayVec<Used, CHAINS_MAX> = ArrayVec::new_const();
-        let mut delivered = Delivered::default();
-        let (mut full, mut too_small, mut published) = (0, 0, false);
-        for index in set_bits(mask) {
-            let len = frames.lens[index];
-            let need = len + header_len as u32;
-            if let Some(chain) = room.chains.get(used.len())
-                && chain.len >= need
-                && chain.is_single()
-            {
-                delivered.copied += copy_plain(chain.first, header_len, frames, index) as u64;
-                used.push(Used { len: need, id: chain.id, slots: chain.slots });
-            } else {
-                // Several buffers, or a buffer of several pieces: as many chains as it takes.
-                let mut reserved = reserve(ring, memory, &mut room, used.len(), need, mergeable);
-                if let (Err(Short::Empty), false) = (&reserved, used.is_empty()) {
-                    // Perhaps only our lists are full: empty them and look again.
-                    ring.publish(&used);
-                    ring.rewind();
-                    published = true;
-                    used.clear();
-                    room.clear();
-                    reserved = reserve(ring, memory, &mut room, 0, need, mergeable);
-                }
-                let count = match reserved {
-                    Ok(count) => count,
-                    Err(Short::Empty) => {
-                        full += 1;
-                        continue;
-                    }
-                    Err(Short::TooSmall) => {
-                        too_small += 1;
-                        continue;
-                    }
-                };
-                let chains = room.chains.get(used.len()..used.len() + count).unwrap_or(&[]);
-                delivered.copied += copy_scattered(&room, chains, header_len, frames, index) as u64;
-                let mut left = need;
-                for chain in chains {
-                    let len = left.min(chain.len);
-                    left -= len;
-                    used.push(Used { len, id: chain.id, slots: chain.slots });
-                }
-            }
-            delivered.packets += 1;
-            delivered.bytes += u64::from(len);
+        if room.chains.is_empty() {
+            ring.take(memory, mask.count_ones() as usize, room);
         }
-        if published || !used.is_empty() {
+        let mut used: ArrayVec<Used, CHAINS_MAX> = ArrayVec::new_const();
+        let (mut done, rest) = deliver_plain(room, &mut used, header_len, frames, mask);
+        let mut short = Shortage::default();
+        if rest != 0 {
+            let receiver = Receiver { ring, memory, header_len, mergeable };
+            short = receiver.deliver_rest(room, &mut used, frames, rest, &mut done);
+        }
+        if short.published || !used.is_empty() {
             ring.publish(&used);
             self.counters.count_interrupt(ring.interrupt());
         }
         ring.rewind();
-        self.counters.transmitted.add(delivered.packets, delivered.bytes);
-        if full + too_small != 0 {
-            self.counters.transmit_dropped.add(DropReason::GuestRingFull, full);
-            self.counters.transmit_dropped.add(DropReason::BufferTooSmall, too_small);
+        self.counters.transmitted.add(done.packets, done.bytes);
+        if rest != 0 {
+            self.counters.transmit_dropped.add(DropReason::GuestRingFull, short.ring_full);
+            self.counters.transmit_dropped.add(DropReason::BufferTooSmall, short.too_small);
         }
-        if let Some(fault) = self.receiveq.as_ref().and_then(super::ring::Ring::fault) {
+        if let Some(fault) = self.receiveq.as_ref().and_then(Ring::fault) {
             self.break_pair(fault);
         }
-        delivered
+        done
+    }
+}
+
+/// Delivers the first frames of `mask` as long as each finds the next buffer large enough and in one piece, as nearly
+/// all do. The frames that are left.
+#[inline(always)]
+fn deliver_plain(
+    room: &ChainList<'_>,
+    used: &mut ArrayVec<Used, CHAINS_MAX>,
+    header_len: usize,
+    frames: Frames<'_, '_>,
+    mask: u32,
+) -> (Delivered, u32) {
+    let mut done = Delivered::default();
+    let mut rest = mask;
+    for chain in &room.chains {
+        if rest == 0 {
+            break;
+        }
+        let index = rest.trailing_zeros() as usize % BURST;
+        let len = frames.lens[index];
+        let need = len + header_len as u32;
+        if chain.len < need || !chain.is_single() {
+            break;
+        }
+        done.copied += copy_plain(chain.first, header_len, frames, index) as u64;
+        used.push(Used { len: need, id: chain.id, slots: chain.slots });
+        done.bytes += u64::from(len);
+        rest &= rest - 1;
+    }
+    done.packets = used.len() as u64;
+    (done, rest)
+}
+
+/// What a burst lacked.
+#[derive(Default)]
+struct Shortage {
+    ring_full: u64,
+    too_small: u64,
+    /// Some buffers were published under way.
+    published: bool,
+}
+
+/// A receiveq and how its guest wants frames.
+struct Receiver<'a, 'm> {
+    ring: &'a mut Ring,
+    memory: &'m GuestMemory,
+    header_len: usize,
+    mergeable: bool,
+}
+
+impl<'m> Receiver<'_, 'm> {
+    /// Delivers the frames of `mask` into whatever buffers there are: several a frame, or of several pieces.
+    #[cold]
+    #[inline(never)]
+    fn deliver_rest(
+        self,
+        room: &mut ChainList<'m>,
+        used: &mut ArrayVec<Used, CHAINS_MAX>,
+        frames: Frames<'_, '_>,
+        mask: u32,
+        done: &mut Delivered,
+    ) -> Shortage {
+        let Self { ring, memory, header_len, mergeable } = self;
+        let mut short = Shortage::default();
+        for index in set_bits(mask) {
+            let len = frames.lens[index];
+            let need = len + header_len as u32;
+            let mut reserved = reserve(ring, memory, room, used.len(), need, mergeable);
+            if let (Err(Short::Empty), false) = (&reserved, used.is_empty()) {
+                // Perhaps only our lists are full: empty them and look again.
+                ring.publish(used);
+                ring.rewind();
+                short.published = true;
+                used.clear();
+                room.clear();
+                reserved = reserve(ring, memory, room, 0, need, mergeable);
+            }
+            let count = match reserved {
+                Ok(count) => count,
+                Err(Short::Empty) => {
+                    short.ring_full += 1;
+                    continue;
+                }
+                Err(Short::TooSmall) => {
+                    short.too_small += 1;
+                    continue;
+                }
+            };
+            let chains = room.chains.get(used.len()..used.len() + count).unwrap_or(&[]);
+            done.copied += copy_scattered(room, chains, header_len, frames, index) as u64;
+            let mut left = need;
+            for chain in chains {
+                let len = left.min(chain.len);
+                left -= len;
+                used.push(Used { len, id: chain.id, slots: chain.slots });
+            }
+            done.packets += 1;
+            done.bytes += u64::from(len);
+        }
+        short
     }
 }
 
@@ -137,7 +225,7 @@ enum Short {
 /// How many chains from `next` on hold `need` bytes; takes more from the ring as needed.
 #[cold]
 fn reserve<'m>(
-    ring: &mut super::ring::Ring,
+    ring: &mut Ring,
     memory: &'m GuestMemory,
     room: &mut ChainList<'m>,
     next: usize,

@@ -85,6 +85,8 @@ pub struct QueuePair {
     pub kick: Option<OwnedFd>,
     /// The eventfd by which we say that the pair is broken.
     pub error: Option<OwnedFd>,
+    /// The worker's slot to which its last burst went; a guess at where the next one goes.
+    pub last_receiver: u16,
 }
 
 impl QueuePair {

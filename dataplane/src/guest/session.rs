@@ -152,6 +152,7 @@ impl Session {
             features: self.features,
             kick,
             error: clone(&transmit_vring.error).map_err(Error::ReqHandlerError)?,
+            last_receiver: u16::MAX,
         };
         pair.begin();
         self.port.set_running(index, Some(info));

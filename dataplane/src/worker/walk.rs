@@ -86,6 +86,13 @@ impl Walker {
             return 0;
         }
         let (port, header_len) = (pair.id.port, pair.header_len());
+        // Most bursts go where the last one went: have its buffers on their way to this core while the frames are judged.
+        let likely = usize::from(pair.last_receiver);
+        let mut room = ChainList::new();
+        if let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(likely), memories.get(likely)) {
+            pair.reserve(memory, list.chains.len(), &mut room);
+        }
+        let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
         let read = scratch.read_heads(&list, header_len, port, flows, &pair.counters.receive_dropped);
         pair.counters.received.add(list.chains.len() as u64, read.bytes);
 
@@ -94,11 +101,29 @@ impl Walker {
 
         let Scratch { heads, lens, outputs, .. } = &**scratch;
         let frames = Frames { heads, lens, list: &list, header_len };
-        let mut exit = Exit { worker: *number, slot, port, pairs, memories, topology, counters, links, frames };
+        let mut exit = Exit {
+            worker: *number,
+            slot,
+            port,
+            pairs,
+            memories,
+            topology,
+            counters,
+            links,
+            frames,
+            likely,
+            room,
+            last: likely,
+        };
         if flood == 0 {
             exit.forward(forward, outputs);
         } else {
             exit.flood(forward, flood, outputs);
+        }
+
+        let last = exit.last as u16;
+        if let Some(Some(pair)) = pairs.get_mut(likely) {
+            pair.unreserve();
         }
 
         // Only now: the receivers' copies came straight from these buffers.
@@ -106,6 +131,7 @@ impl Walker {
             list.chains.iter().map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }).take(BURST).collect();
         if let Some(Some(pair)) = pairs.get_mut(slot) {
             pair.complete(&used);
+            pair.last_receiver = last;
         }
         used.len()
     }
@@ -139,7 +165,7 @@ impl Walker {
                 if let (Some(Some(pair)), Some(Some(memory))) =
                     (pairs.get_mut(usize::from(slot)), memories.get(usize::from(slot)))
                 {
-                    let delivered = pair.deliver(memory, frames, group);
+                    let delivered = pair.deliver(memory, frames, group, &mut ChainList::new());
                     counters.hand_off.forwarded_bytes.add(delivered.bytes);
                     counters.hand_off.copied_bytes.add(delivered.copied);
                 }
@@ -293,6 +319,11 @@ struct Exit<'a, 'm> {
     counters: &'a WorkerCounters,
     links: &'a mut Links,
     frames: Frames<'a, 'm>,
+    /// The slot whose buffers were reserved into `room`.
+    likely: usize,
+    room: ChainList<'m>,
+    /// The slot that was delivered to last.
+    last: usize,
 }
 
 impl Exit<'_, '_> {
@@ -368,7 +399,14 @@ impl Exit<'_, '_> {
         let slot = usize::from(at.slot);
         match (self.pairs.get_mut(slot), self.memories.get(slot)) {
             (Some(Some(pair)), Some(Some(memory))) => {
-                let delivered = pair.deliver(memory, self.frames, group);
+                let delivered = if slot == self.likely {
+                    let delivered = pair.deliver(memory, self.frames, group, &mut self.room);
+                    self.room.clear();
+                    delivered
+                } else {
+                    pair.deliver(memory, self.frames, group, &mut ChainList::new())
+                };
+                self.last = slot;
                 self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
                 self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
             }

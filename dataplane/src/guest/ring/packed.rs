@@ -119,8 +119,9 @@ impl PackedRing {
         list: &mut ChainList<'m>,
     ) -> Result<(), RingFault> {
         let plain = if self.direction == Direction::Writable { flag::WRITE } else { 0 };
+        let mut at = self.take_at;
         for _ in 0..want {
-            let Some(descriptor) = self.available(self.take_at) else { break };
+            let Some(descriptor) = self.available(at) else { break };
             let [id, flags] = descriptor.tail;
             if flags & (flag::NEXT | flag::WRITE | flag::INDIRECT) == plain
                 && let Some(segment) = memory.segment(&mut self.region_hint, descriptor.address, descriptor.len)
@@ -132,38 +133,50 @@ impl PackedRing {
                 if list.chains.try_push(Chain::single(segment, id)).is_err() {
                     break;
                 }
-                self.take_at.advance(1, self.size);
-            } else if let Built::NoRoom = self.take_chain(memory, descriptor, list)? {
-                break;
+                at.advance(1, self.size);
+            } else {
+                match self.take_chain(memory, at, descriptor, list) {
+                    Ok(Some(slots)) => at.advance(slots, self.size),
+                    Ok(None) => break,
+                    Err(fault) => {
+                        self.take_at = at;
+                        return Err(fault);
+                    }
+                }
             }
         }
+        self.take_at = at;
         Ok(())
     }
 
-    /// A chain of several descriptors, an indirect table, or a buffer across regions.
+    /// A chain of several descriptors, an indirect table, or a buffer across regions. Its slots, or `None` if the list
+    /// has no room for it.
     #[cold]
     fn take_chain<'m>(
-        &mut self,
+        &self,
         memory: &'m GuestMemory,
+        at: Position,
         head: Descriptor,
         list: &mut ChainList<'m>,
-    ) -> Result<Built, RingFault> {
+    ) -> Result<Option<u16>, RingFault> {
         let mut builder = list.builder(memory, self.direction);
-        match self.gather(&mut builder, head) {
-            Ok((id, slots)) => {
-                let built = builder.finish(id, slots)?;
-                if let Built::Taken = built {
-                    self.take_at.advance(slots, self.size);
-                }
-                Ok(built)
-            }
-            Err(stop) => builder.give_up(stop),
-        }
+        let (built, slots) = match self.gather(&mut builder, at, head) {
+            Ok((id, slots)) => (builder.finish(id, slots)?, slots),
+            Err(stop) => (builder.give_up(stop)?, 0),
+        };
+        Ok(match built {
+            Built::Taken => Some(slots),
+            Built::NoRoom => None,
+        })
     }
 
     /// The chain's id, which counts only in its last descriptor (section 2.8.6), and its slots.
-    fn gather(&self, builder: &mut ChainBuilder<'_, '_>, head: Descriptor) -> Result<(u16, u16), Stop> {
-        let mut at = self.take_at;
+    fn gather(
+        &self,
+        builder: &mut ChainBuilder<'_, '_>,
+        mut at: Position,
+        head: Descriptor,
+    ) -> Result<(u16, u16), Stop> {
         let mut descriptor = head;
         for slots in 1..=self.size {
             let [id, flags] = descriptor.tail;
@@ -197,12 +210,14 @@ impl PackedRing {
     pub(super) fn publish(&mut self, used: &[Used]) {
         let Some((first, rest)) = used.split_first() else { return };
         let head = self.publish_at;
-        self.publish_at.advance(first.slots, self.size);
+        let mut at = head;
+        at.advance(first.slots, self.size);
         for element in rest {
-            self.store_used(self.publish_at, element, Ordering::Relaxed);
-            self.publish_at.advance(element.slots, self.size);
+            self.store_used(at, element, Ordering::Relaxed);
+            at.advance(element.slots, self.size);
         }
         self.store_used(head, first, Ordering::Release);
+        self.publish_at = at;
     }
 
     #[inline(always)]
