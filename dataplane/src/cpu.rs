@@ -1,4 +1,4 @@
-//! The two instructions that the data path needs and the language does not offer.
+//! The few instructions that the data path needs and the language does not offer.
 #![expect(unsafe_code, reason = "CPU intrinsics without memory effects")]
 
 /// Asks the CPU to fetch the cache line at `at`; never faults.
@@ -42,5 +42,47 @@ pub fn timestamp() -> u64 {
         use std::time::Instant;
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         START.elapsed().as_nanos() as u64
+    }
+}
+
+/// Which of the eight 16-bit lanes of two words, lowest first, equal `value`; a bit each.
+#[inline(always)]
+#[must_use]
+pub fn equal_lanes(words: [u64; 2], value: u16) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x, _mm_set1_epi16};
+        // SAFETY: every x86-64 has SSE2; registers only.
+        unsafe {
+            let lanes = _mm_set_epi64x(words[1].cast_signed(), words[0].cast_signed());
+            let equal = _mm_cmpeq_epi16(lanes, _mm_set1_epi16(value.cast_signed()));
+            _mm_movemask_epi8(_mm_packs_epi16(equal, equal)).cast_unsigned() & 0xff
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let lane = |index: usize| (words[index / 4] >> (index % 4 * 16)) as u16;
+        (0..8).fold(0, |equal, index| equal | u32::from(lane(index) == value) << index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lanes_are_compared_exactly(tags: [u16; 8], tag: u16, copy: u8) {
+            let mut tags = tags;
+            for (way, value) in tags.iter_mut().enumerate() {
+                if copy >> way & 1 == 1 {
+                    *value = tag;
+                }
+            }
+            let word = |half: &[u16]| half.iter().rev().fold(0u64, |word, &tag| word << 16 | u64::from(tag));
+            let expected = (0..8).filter(|&way| tags[way] == tag).fold(0, |bits, way| bits | 1 << way);
+            prop_assert_eq!(equal_lanes([word(&tags[..4]), word(&tags[4..])], tag), expected);
+        }
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::{FlowKey, HashKey, Verdict};
-use crate::cpu::prefetch;
+use crate::cpu::{equal_lanes, prefetch};
 
 const WAYS: usize = 8;
 
@@ -104,9 +104,8 @@ impl FlowTable {
     #[must_use]
     pub fn candidates(&self, hash: u64) -> Candidates {
         let bucket = self.bucket(hash);
-        let [low, high] = &self.shared.buckets[bucket].tags;
-        let tag = tag(hash);
-        let ways = matches(low.load(Ordering::Acquire), tag) | matches(high.load(Ordering::Acquire), tag) << 4;
+        let tags = self.shared.buckets[bucket].tags.each_ref().map(|word| word.load(Ordering::Acquire));
+        let ways = equal_lanes(tags, tag(hash));
         let candidates = Candidates { first: (bucket * WAYS) as u32, ways };
         if ways != 0 {
             prefetch((&raw const self.shared.entries[candidates.way()]).cast());
@@ -222,18 +221,6 @@ fn tag(hash: u64) -> u16 {
     ((hash >> 48) as u16).max(1)
 }
 
-/// Which of the four 16-bit lanes of `word` equal `tag`, as four bits.
-#[inline(always)]
-fn matches(word: u64, tag: u16) -> u32 {
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    const HIGH: u64 = 0x8000_8000_8000_8000;
-    let difference = word ^ ONES.wrapping_mul(u64::from(tag));
-    // A lane is zero if neither its low 15 bits carry into the high one nor the high one is set.
-    let zero = !(((difference & !HIGH) + (HIGH - ONES)) | difference) & HIGH;
-    // Gathers bits 15, 31, 47, 63 into bits 0 to 3.
-    ((zero >> 15).wrapping_mul(0x1000_2000_4000_8000) >> 60) as u32 & 15
-}
-
 impl FlowReader {
     /// The flows, in no order; one that is being changed is left out.
     pub fn iter(&self) -> impl Iterator<Item = Flow> {
@@ -293,19 +280,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn lanes_are_compared_exactly(lanes: [u16; 4], tag: u16, copy in 0usize..16) {
-            let mut lanes = lanes;
-            for (lane, value) in lanes.iter_mut().enumerate() {
-                if copy >> lane & 1 == 1 {
-                    *value = tag;
-                }
-            }
-            let word = lanes.iter().rev().fold(0u64, |word, &lane| word << 16 | u64::from(lane));
-            let expected = (0..4).filter(|&lane| lanes[lane] == tag).fold(0, |bits, lane| bits | 1 << lane);
-            prop_assert_eq!(matches(word, tag), expected);
-        }
-
         /// Whatever it finds is what was inserted last for that key; what was inserted last is there.
         #[test]
         fn agrees_with_a_hash_map(numbers in proptest::collection::vec(0u64..200, 1..600)) {

@@ -112,7 +112,7 @@ impl Walker {
             links,
             frames,
             likely,
-            room,
+            room: &mut room,
             last: likely,
         };
         if flood == 0 {
@@ -321,7 +321,7 @@ struct Exit<'a, 'm> {
     frames: Frames<'a, 'm>,
     /// The slot whose buffers were reserved into `room`.
     likely: usize,
-    room: ChainList<'m>,
+    room: &'a mut ChainList<'m>,
     /// The slot that was delivered to last.
     last: usize,
 }
@@ -400,7 +400,7 @@ impl Exit<'_, '_> {
         match (self.pairs.get_mut(slot), self.memories.get(slot)) {
             (Some(Some(pair)), Some(Some(memory))) => {
                 let delivered = if slot == self.likely {
-                    let delivered = pair.deliver(memory, self.frames, group, &mut self.room);
+                    let delivered = pair.deliver(memory, self.frames, group, self.room);
                     self.room.clear();
                     delivered
                 } else {

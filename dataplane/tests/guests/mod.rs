@@ -1,0 +1,161 @@
+//! A switch in this process, with driver doubles for guests.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(unreachable_pub, reason = "a module of several test programs")]
+#![allow(dead_code, reason = "not every test file uses all of it")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringway::account::DropReason;
+use ringway::control::{Client, Server, View};
+use ringway::guest::{PairCounters, Port, PortState};
+use ringway::metrics;
+use ringway::switch::Switch;
+use ringway_config::{Bridge, Feature, Mode, Plan, PortKind, VhostUser, Workers};
+use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
+use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
+use tempfile::TempDir;
+
+/// Both layouts, for tests that hold for both.
+pub const LAYOUTS: [Layout; 2] = [Layout::Packed, Layout::Split];
+
+/// How long stations are remembered where that is not what is tested.
+const MAC_AGEING: Duration = Duration::from_secs(300);
+
+/// A switch with one bridge and some ports, each with somebody who listens at its socket.
+pub struct Net {
+    pub switch: Arc<Switch>,
+    pub listeners: Vec<Listener>,
+    pub control: PathBuf,
+    _server: Server,
+    _directory: TempDir,
+}
+
+impl Net {
+    /// With `ports` ports, named `vm0` and on.
+    pub fn new(ports: usize) -> Self {
+        Self::with(ports, &[], MAC_AGEING)
+    }
+
+    pub fn with(ports: usize, mask: &[Feature], mac_ageing: Duration) -> Self {
+        Self::build(ports, ports, mask, mac_ageing)
+    }
+
+    /// With two bridges: ports 0 and 1 are neighbours of those `ports` that come after, and not on their bridge.
+    pub fn beside_two(ports: usize) -> Self {
+        Self::build(2, ports + 2, &[], MAC_AGEING)
+    }
+
+    /// The first `first` ports are on the first bridge, the others on the second.
+    fn build(first: usize, ports: usize, mask: &[Feature], mac_ageing: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = |index: usize| directory.path().join(format!("vm{index}.sock"));
+        // They listen before anybody connects: no first attempt is in vain.
+        let listeners = (0..ports).map(|index| Listener::bind(&socket(index)).unwrap()).collect();
+        let control = directory.path().join("control.sock");
+        let port = |index: usize| ringway_config::Port {
+            name: format!("vm{index}"),
+            bridge: usize::from(index >= first),
+            kind: PortKind::VhostUser(VhostUser {
+                socket: socket(index),
+                mode: Mode::Client,
+                mask_features: mask.to_vec(),
+            }),
+        };
+        let plan = Plan {
+            control_socket: control.clone(),
+            metrics: None,
+            workers: Workers { cpus: Some(vec![0]) },
+            bridges: ["br0", "br1"].map(|name| Bridge { name: name.to_owned(), mac_ageing }).to_vec(),
+            ports: (0..ports).map(port).collect(),
+        };
+        let switch = Switch::start(&plan).unwrap();
+        let server = Server::start(switch.clone(), &control).unwrap();
+        switch.serve().unwrap();
+        Self { switch, listeners, control, _server: server, _directory: directory }
+    }
+
+    /// Plugs a guest into port `index`.
+    pub fn plug(&self, index: usize, options: Options) -> Guest {
+        let guest = Guest::plug(&self.listeners[index], options).unwrap();
+        assert!(eventually(|| self.port(index).state() == PortState::Running), "port {index} does not run");
+        guest
+    }
+
+    /// Plugs a usual guest into each port.
+    pub fn plug_all(&self, layout: Layout) -> Vec<Guest> {
+        (0..self.listeners.len()).map(|index| self.plug(index, Options::new(layout))).collect()
+    }
+
+    pub fn port(&self, index: usize) -> &Port {
+        &self.switch.ports[index]
+    }
+
+    pub fn counters(&self, index: usize) -> Arc<PairCounters> {
+        self.port(index).counters(0)
+    }
+
+    /// Frames that came from the guest of port `index` and were dropped for `reason`.
+    pub fn receive_dropped(&self, index: usize, reason: DropReason) -> u64 {
+        self.counters(index).receive_dropped.get(reason)
+    }
+
+    pub fn show(&self, view: View) -> serde_json::Value {
+        Client::connect(&self.control).unwrap().show(view).unwrap()
+    }
+
+    /// The sum of a metric over all its series whose labels include `labels`.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let families = metrics::collect(&self.switch);
+        let family = families.iter().find(|family| family.name() == name);
+        let series = family.into_iter().flat_map(|family| family.get_metric()).filter(|series| {
+            labels.iter().all(|&(name, value)| {
+                series.get_label().iter().any(|label| label.name() == name && label.value() == value)
+            })
+        });
+        series.map(|series| series.get_counter().get_value() + series.get_gauge().get_value()).sum::<f64>() as u64
+    }
+
+    /// The law of accounts: what came in, and the copies that flooding made, went out or was dropped.
+    pub fn balances(&self) -> Result<(), String> {
+        let sum = |name: &str| self.metric(&format!("ringway_{name}"), &[]);
+        let received = sum("port_receive_packets_total") + sum("extra_copies_packets_total");
+        let transmitted = sum("port_transmit_packets_total") + sum("dropped_packets_total");
+        if received == transmitted {
+            return Ok(());
+        }
+        Err(format!("{received} frames in and copied, {transmitted} out and dropped"))
+    }
+
+    /// As [`Net::balances`], once the last burst is through.
+    pub fn assert_balances(&self) {
+        if !eventually(|| self.balances().is_ok()) {
+            panic!("{:?}", self.balances());
+        }
+    }
+}
+
+/// Makes the stations of all guests known, guest `n` being station `n + 1`, and empties their queues.
+pub fn introduce(guests: &mut [Guest]) {
+    for index in 0..guests.len() {
+        guests[index].send(&frame(BROADCAST, station(index), 64, index as u64));
+        for other in (0..guests.len()).filter(|&other| other != index) {
+            assert!(guests[other].receive().is_some(), "guest {other} does not hear guest {index}");
+        }
+    }
+}
+
+/// The station of guest `index`.
+pub fn station(index: usize) -> [u8; 6] {
+    mac(index as u16 + 1)
+}
+
+/// Sends one frame from a guest to another and sees that it comes as it was.
+pub fn passes(guests: &mut [Guest], from: usize, to: usize, len: usize) {
+    let sent = frame(station(to), station(from), len, (from * 1000 + to) as u64 + len as u64);
+    guests[from].send(&sent);
+    let came = guests[to].receive();
+    assert!(came.is_some(), "a frame of {len} bytes from {from} to {to} is lost");
+    assert!(came.as_deref() == Some(&sent[..]), "a frame of {len} bytes from {from} to {to} is not what it was");
+}

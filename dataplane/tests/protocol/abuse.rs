@@ -1,0 +1,247 @@
+//! Front ends that say what is no message, or what nobody may say. Each loses its connection, and that is all (R6, R8, R9).
+
+use std::io::ErrorKind;
+
+use ringway::guest::PortState;
+use ringway_testbed::driver::front_end::{feature, request};
+use ringway_testbed::driver::{FrontEnd, Guest, Layout, Message, Options, eventually};
+
+use crate::guests::{LAYOUTS, Net, introduce, passes};
+
+/// Two neighbours who talk, and a third port for the abuse.
+struct Scene {
+    net: Net,
+    guests: Vec<Guest>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let net = Net::new(3);
+        let mut guests = vec![net.plug(0, Options::new(Layout::Packed)), net.plug(1, Options::new(Layout::Split))];
+        introduce(&mut guests);
+        Self { net, guests }
+    }
+
+    fn connection(&self) -> FrontEnd {
+        FrontEnd::from_stream(self.net.listeners[2].accept().unwrap()).unwrap()
+    }
+
+    /// A connection that has agreed on everything, of a guest that runs.
+    fn running(&self, layout: Layout) -> Guest {
+        self.net.plug(2, Options::new(layout))
+    }
+
+    fn neighbours_talk(&mut self) {
+        passes(&mut self.guests, 0, 1, 64);
+        passes(&mut self.guests, 1, 0, 1514);
+    }
+
+    /// Who comes after the abuse is served like anybody.
+    fn the_next_one_is_welcome(mut self) {
+        self.neighbours_talk();
+        let next = self.net.plug(2, Options::new(Layout::Packed));
+        self.guests.push(next);
+        introduce(&mut self.guests);
+        passes(&mut self.guests, 2, 0, 64);
+        passes(&mut self.guests, 1, 2, 64);
+        self.net.assert_balances();
+    }
+}
+
+#[test]
+fn bytes_that_are_no_message() {
+    let mut scene = Scene::new();
+    let zeros = [0; 12];
+    let text = *b"GET / HTTP/1.1\r\n\r\n";
+    let ones = [0xff; 4096];
+    for bytes in [&zeros[..], &text, &ones] {
+        let front_end = scene.connection();
+        front_end.send(bytes, &[]).unwrap();
+        assert!(front_end.closes(), "{} bytes", bytes.len());
+        scene.neighbours_talk();
+    }
+    scene.the_next_one_is_welcome();
+}
+
+/// Headers that promise what does not follow, or speak another language.
+#[test]
+fn headers_that_lie() {
+    let mut scene = Scene::new();
+    let version_1 = 1;
+    for message in [
+        Message::with_header(request::GET_FEATURES, 2, 0, &[]), // another version
+        Message::with_header(request::GET_FEATURES, version_1 | 4, 0, &[]), // an answer
+        Message::with_header(request::GET_FEATURES, version_1 | 0x80, 0, &[]), // flags that nobody knows
+        Message::with_header(request::GET_FEATURES, version_1, 8, &[0; 8]), // a payload where there is none
+        Message::with_header(request::SET_FEATURES, version_1, 0, &[]), // none where there is one
+        Message::with_header(request::SET_FEATURES, version_1, 16, &[0; 16]), // too much of it
+        Message::with_header(request::SET_FEATURES, version_1, u32::MAX, &[]), // far too much
+        Message::with_header(request::SET_FEATURES, version_1, 0x1001, &[0; 64]),
+        Message::with_header(0, version_1, 0, &[]),
+        Message::with_header(1000, version_1, 8, &[0; 8]),
+        Message::with_header(u32::MAX, version_1, 8, &[0; 8]),
+    ] {
+        let front_end = scene.connection();
+        front_end.send(message.bytes(), &[]).unwrap();
+        assert!(front_end.closes(), "{message:x?}");
+        scene.neighbours_talk();
+    }
+    scene.the_next_one_is_welcome();
+}
+
+/// R9: a front end that goes in the middle of a message, wherever the middle is.
+#[test]
+fn half_a_message_and_gone() {
+    let mut scene = Scene::new();
+    let memory = ringway_testbed::driver::Span::new(0, 4096);
+    for message in [
+        Message::words(request::SET_FEATURES, &[feature::VERSION_1]),
+        Message::vring_state(request::GET_VRING_BASE, 0, 0),
+        Message::memory(request::SET_MEM_TABLE, &[memory]),
+    ] {
+        for len in (1..message.bytes().len()).step_by(3) {
+            let front_end = scene.connection();
+            front_end.send(&message.bytes()[..len], &[]).unwrap();
+            front_end.hang_up();
+        }
+        scene.neighbours_talk();
+    }
+    // Not a word of complaint: a front end that is gone is nothing to speak of. But one that says half a payload and stays
+    // is cut off, and holds up nobody else until then.
+    let front_end = scene.connection();
+    front_end.send(&Message::words(request::SET_FEATURES, &[0]).bytes()[..12], &[]).unwrap();
+    scene.neighbours_talk();
+    assert!(front_end.is_open());
+    front_end.hang_up();
+    scene.the_next_one_is_welcome();
+}
+
+/// A message may come in pieces, as stream sockets have it: header and payload apart, or byte by byte.
+#[test]
+fn a_message_in_pieces() {
+    for pieces in [&[12][..], &[4, 8], &[12, 16], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19]]
+    {
+        let net = Net::new(1);
+        let front_end = FrontEnd::from_stream(net.listeners[0].accept().unwrap()).unwrap();
+        let message = Message::words(request::SET_FEATURES, &[feature::VERSION_1]);
+        let mut start = 0;
+        for &end in pieces.iter().chain(&[message.bytes().len()]) {
+            front_end.send(&message.bytes()[start..end], &[]).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            start = end;
+        }
+        front_end.send(Message::new(request::GET_FEATURES, &[]).bytes(), &[]).unwrap();
+        let (code, answer) = front_end.receive().unwrap_or_else(|error| panic!("in pieces to {pieces:?}: {error}"));
+        assert_eq!((code, answer.len()), (request::GET_FEATURES, 8));
+    }
+}
+
+/// R8: what is said too early is kept or refused; nothing runs before all is known, and nobody else notices.
+#[test]
+fn messages_out_of_order() {
+    let mut scene = Scene::new();
+    // Without features, protocol features or memory.
+    let early = [
+        Message::vring_state(request::SET_VRING_ENABLE, 0, 1),
+        Message::vring_state(request::SET_VRING_BASE, 0, 7),
+        Message::vring_state(request::GET_VRING_BASE, 0, 0),
+        Message::vring_state(request::SET_VRING_NUM, 0, 256),
+        Message::words(request::SET_VRING_ADDR, &[0, 0x1000, 0x2000, 0x3000, 0]),
+        Message::words(request::SET_VRING_KICK, &[0x100]),
+        Message::words(request::SET_VRING_CALL, &[0x100]),
+        Message::new(request::GET_QUEUE_NUM, &[]),
+        Message::new(request::GET_MAX_MEM_SLOTS, &[]),
+        Message::new(request::RESET_OWNER, &[]),
+        Message::memory(request::REM_MEM_REG, &[ringway_testbed::driver::Span::new(0, 4096)]),
+    ];
+    for message in &early {
+        let front_end = scene.connection();
+        front_end.send(message.bytes(), &[]).unwrap();
+        scene.neighbours_talk();
+        assert_ne!(scene.net.port(2).state(), PortState::Running, "{message:x?}");
+        front_end.hang_up();
+    }
+    // All of those that are no error, before there is memory; then memory in which those rings cannot be.
+    for layout in LAYOUTS {
+        let mut candidate = Guest::negotiated(scene.net.listeners[2].accept().unwrap(), Options::new(layout)).unwrap();
+        for index in [0, 1] {
+            candidate.front_end.enable(index, true).unwrap();
+        }
+        candidate.start(0).unwrap();
+        scene.neighbours_talk();
+        assert_eq!(scene.net.port(2).state(), PortState::Connected);
+        let elsewhere =
+            ringway_testbed::driver::DriverMemory::new(&[ringway_testbed::driver::Span::new(1 << 50, 4096)]).unwrap();
+        assert!(candidate.front_end.share(&elsewhere).is_err());
+        assert!(candidate.front_end.closes());
+        scene.neighbours_talk();
+    }
+    scene.the_next_one_is_welcome();
+}
+
+/// What belongs to protocol features that nobody offered.
+#[test]
+fn requests_that_were_not_offered() {
+    let mut scene = Scene::new();
+    for message in [
+        Message::words(request::GET_CONFIG, &[0, 0]),
+        Message::words(request::GET_INFLIGHT_FD, &[4096, 0, 0x100_0001]),
+        Message::new(request::RESET_DEVICE, &[]),
+        Message::words(request::GET_SHARED_OBJECT, &[1, 2]),
+        Message::words(request::SET_PROTOCOL_FEATURES, &[1 << 63]),
+        Message::words(request::SET_PROTOCOL_FEATURES, &[1 << 1]),
+        Message::vring_state(request::SET_VRING_ENABLE, 0, 2),
+    ] {
+        let guest = scene.running(Layout::Packed);
+        guest.front_end.send(message.bytes(), &[]).unwrap();
+        assert!(guest.front_end.closes(), "{message:x?}");
+        assert!(eventually(|| scene.net.port(2).running().is_empty()));
+        scene.neighbours_talk();
+    }
+    scene.the_next_one_is_welcome();
+}
+
+/// Everything that a front end may say, of a guest that runs, ten times over: traffic goes on.
+#[test]
+fn the_same_again_and_again() {
+    for layout in LAYOUTS {
+        let net = Net::new(2);
+        let mut guests = net.plug_all(layout);
+        introduce(&mut guests);
+        for round in 0..10 {
+            let features = guests[0].options.features;
+            guests[0].front_end.offered().unwrap();
+            guests[0].front_end.set_features(features).unwrap();
+            assert_eq!(guests[0].front_end.queue_num().unwrap(), 128);
+            guests[0].start_all().unwrap();
+            passes(&mut guests, 0, 1, 60 + round);
+            passes(&mut guests, 1, 0, 60 + round);
+        }
+        net.assert_balances();
+    }
+}
+
+/// A front end that asks and does not listen fills its own socket, and waits for itself alone.
+#[test]
+fn a_front_end_that_does_not_listen() {
+    let mut scene = Scene::new();
+    let front_end = scene.connection();
+    let question = Message::new(request::GET_FEATURES, &[]).bytes().repeat(200);
+    let stream_is_full = std::thread::scope(|scope| {
+        let asks = scope.spawn(|| {
+            for _ in 0..2000 {
+                if let Err(error) = front_end.send(&question, &[]) {
+                    return error.kind();
+                }
+            }
+            ErrorKind::Other
+        });
+        scene.neighbours_talk();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        scene.neighbours_talk();
+        front_end.hang_up();
+        asks.join().unwrap()
+    });
+    assert_eq!(stream_is_full, ErrorKind::BrokenPipe, "it was answered all the time");
+    scene.the_next_one_is_welcome();
+}
