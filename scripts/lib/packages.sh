@@ -27,7 +27,7 @@ rust_packages_of() {
 }
 
 # Programs of those packages that must stay off: their services are for machines that want a daemon.
-SERVICES_TO_KEEP_OFF="openvswitch-switch ovsdb-server ovs-vswitchd prometheus prometheus-node-exporter"
+SERVICES_TO_KEEP_OFF="openvswitch-switch ovsdb-server ovs-vswitchd prometheus prometheus-node-exporter iwpmd uuidd"
 
 # Prints those of its arguments that are not installed.
 missing_packages() {

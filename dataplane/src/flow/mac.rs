@@ -89,6 +89,7 @@ pub struct MacTable {
     hash: HashKey,
     entries: CachePadded<AtomicU32>,
     moves: CachePadded<AtomicU64>,
+    epoch: CachePadded<AtomicU32>,
     refused: CachePadded<AtomicU64>,
 }
 
@@ -107,6 +108,7 @@ impl MacTable {
             hash: HashKey::random()?,
             entries: CachePadded::default(),
             moves: CachePadded::default(),
+            epoch: CachePadded::default(),
             refused: CachePadded::default(),
         })
     }
@@ -173,6 +175,7 @@ impl MacTable {
         self.moves.fetch_add(1, Ordering::Relaxed);
         live.seen.store(now, Ordering::Relaxed);
         let version = live.version.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         (self.keys[slot].load(Ordering::Acquire) == key).then_some(MacRef { slot: slot as u32, version })
     }
 
@@ -209,6 +212,7 @@ impl MacTable {
             return;
         }
         self.live[slot].version.fetch_add(1, Ordering::AcqRel);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         self.keys[slot].store(0, Ordering::Release);
         self.count_out(value as u16);
         self.entries.fetch_sub(1, Ordering::Relaxed);
@@ -274,6 +278,14 @@ impl MacTable {
             port: value as u16,
             seen: self.live[slot].seen.load(Ordering::Relaxed),
         })
+    }
+
+    /// Moves on with every entry that moves or goes. As long as it stands still, whatever was current is. It is a short
+    /// cut and ends no verdict: one that was made in an older epoch is only looked at more closely.
+    #[inline(always)]
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// Stations that were seen behind another port than before.

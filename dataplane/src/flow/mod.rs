@@ -12,5 +12,5 @@ mod verdict;
 pub use hash::HashKey;
 pub use key::FlowKey;
 pub use mac::{MacEntry, MacLimits, MacRef, MacTable};
-pub use table::{Candidates, Flow, FlowReader, FlowTable};
+pub use table::{Candidates, Flow, FlowReader, FlowTable, FlowView, Stamp};
 pub use verdict::{Action, Verdict};

@@ -13,10 +13,27 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
-use super::{FlowKey, HashKey, Verdict};
+use super::{Action, FlowKey, HashKey, Verdict};
 use crate::cpu::{equal_lanes, prefetch};
 
 const WAYS: usize = 8;
+
+/// When an entry was last used and found to hold: the time in ticks, and the epoch of what verdicts rest on. While
+/// neither has moved on, a hit needs to look at nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(u64);
+
+impl Stamp {
+    /// The stamp of an epoch and a time.
+    #[must_use]
+    pub fn new(epoch: u32, now: u32) -> Self {
+        Self(u64::from(epoch) << 32 | u64::from(now))
+    }
+
+    fn time(self) -> u32 {
+        self.0 as u32
+    }
+}
 
 /// One cache line: the key, the verdict, and when it was last used.
 #[derive(Debug, Default)]
@@ -24,7 +41,7 @@ const WAYS: usize = 8;
 struct Entry {
     key: [AtomicU64; 2],
     verdict: [AtomicU64; 3],
-    seen: AtomicU32,
+    stamp: AtomicU64,
     /// Odd while the writer is at it.
     sequence: AtomicU32,
 }
@@ -85,65 +102,21 @@ impl FlowTable {
         FlowReader { shared: self.shared.clone() }
     }
 
-    /// Stage one: hashes the key and asks for its bucket.
+    /// The table for a burst.
     #[inline(always)]
     #[must_use]
-    pub fn hash(&self, key: FlowKey) -> u64 {
-        let hash = self.hash.hash(key.low, key.high);
-        prefetch((&raw const self.shared.buckets[self.bucket(hash)]).cast());
-        hash
-    }
-
-    #[inline(always)]
-    fn bucket(&self, hash: u64) -> usize {
-        hash as usize & (self.shared.buckets.len() - 1)
-    }
-
-    /// Stage two: the ways of the bucket whose tag fits; asks for the first one's entry.
-    #[inline(always)]
-    #[must_use]
-    pub fn candidates(&self, hash: u64) -> Candidates {
-        let bucket = self.bucket(hash);
-        let tags = self.shared.buckets[bucket].tags.each_ref().map(|word| word.load(Ordering::Acquire));
-        let ways = equal_lanes(tags, tag(hash));
-        let candidates = Candidates { first: (bucket * WAYS) as u32, ways };
-        if ways != 0 {
-            prefetch((&raw const self.shared.entries[candidates.way()]).cast());
-        }
-        candidates
-    }
-
-    /// Stage three: the entry with this very key, and its verdict.
-    #[inline(always)]
-    #[must_use]
-    pub fn find(&self, mut candidates: Candidates, key: FlowKey) -> Option<(u32, Verdict)> {
-        while candidates.ways != 0 {
-            let way = candidates.way();
-            let entry = &self.shared.entries[way];
-            if entry.key() == key {
-                return Some((way as u32, entry.verdict()));
-            }
-            candidates.ways &= candidates.ways - 1;
-        }
-        None
-    }
-
-    /// Notes that the entry was used.
-    #[inline(always)]
-    pub fn touch(&mut self, entry: u32, now: u32) {
-        let seen = &self.shared.entries[entry as usize].seen;
-        if seen.load(Ordering::Relaxed) != now {
-            seen.store(now, Ordering::Relaxed);
-        }
+    pub fn view(&self) -> FlowView<'_> {
+        FlowView { buckets: &self.shared.buckets, entries: &self.shared.entries, hash: self.hash }
     }
 
     /// Caches a verdict in the place of an older one for the same key, in a free way, or in that of the entry of the
     /// bucket that was used longest ago.
-    pub fn insert(&mut self, key: FlowKey, hash: u64, verdict: Verdict, now: u32) {
-        let bucket = self.bucket(hash);
-        let way = match self.find(self.candidates(hash), key) {
-            Some((entry, _)) => entry as usize % WAYS,
-            None => self.victim(bucket, now),
+    pub fn insert(&mut self, key: FlowKey, hash: u64, verdict: Verdict, stamp: Stamp) {
+        let view = self.view();
+        let bucket = view.bucket(hash);
+        let way = match view.find(view.candidates(hash), key) {
+            Some(entry) => entry as usize % WAYS,
+            None => self.victim(bucket, stamp.time()),
         };
         let entry = &self.shared.entries[bucket * WAYS + way];
         let sequence = entry.sequence.load(Ordering::Relaxed);
@@ -155,7 +128,7 @@ impl FlowTable {
         for (word, value) in entry.verdict.iter().zip(verdict.words()) {
             word.store(value, Ordering::Relaxed);
         }
-        entry.seen.store(now, Ordering::Relaxed);
+        entry.stamp.store(stamp.0, Ordering::Relaxed);
         entry.sequence.store(sequence.wrapping_add(2), Ordering::Release);
         self.set_tag(bucket, way, tag(hash));
     }
@@ -163,7 +136,7 @@ impl FlowTable {
     fn victim(&self, bucket: usize, now: u32) -> usize {
         let age = |way: usize| match self.shared.buckets[bucket].tag(way) {
             0 => u32::MAX,
-            _ => now.wrapping_sub(self.shared.entries[bucket * WAYS + way].seen.load(Ordering::Relaxed)),
+            _ => now.wrapping_sub(self.shared.entries[bucket * WAYS + way].stamp().time()),
         };
         (0..WAYS).max_by_key(|&way| age(way)).unwrap_or(0)
     }
@@ -194,8 +167,84 @@ impl Entry {
     }
 
     #[inline(always)]
+    fn stamp(&self) -> Stamp {
+        Stamp(self.stamp.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
     fn verdict(&self) -> Verdict {
         Verdict::from_words(self.verdict.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    }
+}
+
+/// The table as a burst looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowView<'a> {
+    buckets: &'a [Bucket],
+    entries: &'a [Entry],
+    hash: HashKey,
+}
+
+impl FlowView<'_> {
+    /// Stage one: hashes the key and asks for its bucket.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(self, key: FlowKey) -> u64 {
+        let hash = self.hash.hash(key.low, key.high);
+        prefetch((&raw const self.buckets[self.bucket(hash)]).cast());
+        hash
+    }
+
+    #[inline(always)]
+    fn bucket(self, hash: u64) -> usize {
+        // There is at least one bucket, and their number is a power of two.
+        hash as usize & (self.buckets.len() - 1)
+    }
+
+    /// Stage two: the ways of the bucket whose tag fits; asks for the first one's entry.
+    #[inline(always)]
+    #[must_use]
+    pub fn candidates(self, hash: u64) -> Candidates {
+        let bucket = self.bucket(hash);
+        let tags = self.buckets[bucket].tags.each_ref().map(|word| word.load(Ordering::Acquire));
+        let candidates = Candidates { first: (bucket * WAYS) as u32, ways: equal_lanes(tags, tag(hash)) };
+        if candidates.ways != 0 {
+            prefetch((&raw const self.entries[candidates.way()]).cast());
+        }
+        candidates
+    }
+
+    /// Stage three: the entry with this very key.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(self, mut candidates: Candidates, key: FlowKey) -> Option<u32> {
+        while candidates.ways != 0 {
+            let way = candidates.way();
+            if self.entries[way].key() == key {
+                return Some(way as u32);
+            }
+            candidates.ways &= candidates.ways - 1;
+        }
+        None
+    }
+
+    /// What to do, if the entry was used and found to hold at this very stamp.
+    #[inline(always)]
+    #[must_use]
+    pub fn action_at(self, entry: u32, stamp: Stamp) -> Option<Action> {
+        let entry = &self.entries[entry as usize];
+        (entry.stamp() == stamp).then(|| entry.verdict().action)
+    }
+
+    /// The whole verdict of an entry.
+    #[must_use]
+    pub fn verdict(self, entry: u32) -> Verdict {
+        self.entries[entry as usize].verdict()
+    }
+
+    /// Notes that the entry was used and found to hold; the writer only.
+    pub fn confirm(self, entry: u32, stamp: Stamp) {
+        self.entries[entry as usize].stamp.store(stamp.0, Ordering::Relaxed);
     }
 }
 
@@ -228,7 +277,7 @@ impl FlowReader {
         ways.filter_map(|way| {
             let entry = &self.shared.entries[way];
             let before = entry.sequence.load(Ordering::Acquire);
-            let flow = Flow { key: entry.key(), verdict: entry.verdict(), seen: entry.seen.load(Ordering::Relaxed) };
+            let flow = Flow { key: entry.key(), verdict: entry.verdict(), seen: entry.stamp().time() };
             fence(Ordering::Acquire);
             let after = entry.sequence.load(Ordering::Relaxed);
             (before == after && before.is_multiple_of(2)).then_some(flow)
@@ -250,7 +299,7 @@ impl FlowReader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Action, MacRef};
+    use super::super::MacRef;
     use super::*;
     use crate::packet::{EthernetHeader, MacAddress};
     use proptest::prelude::*;
@@ -276,7 +325,8 @@ mod tests {
     }
 
     fn find(table: &FlowTable, key: FlowKey) -> Option<Verdict> {
-        table.find(table.candidates(table.hash(key)), key).map(|(_, verdict)| verdict)
+        let view = table.view();
+        view.find(view.candidates(view.hash(key)), key).map(|entry| view.verdict(entry))
     }
 
     proptest! {
@@ -287,7 +337,7 @@ mod tests {
             let mut oracle = HashMap::new();
             for (now, number) in numbers.into_iter().enumerate() {
                 let (key, verdict) = (key(number), verdict(number + now as u64));
-                table.insert(key, table.hash(key), verdict, now as u32);
+                table.insert(key, table.view().hash(key), verdict, Stamp::new(0, now as u32));
                 oracle.insert(number, verdict);
                 prop_assert_eq!(find(&table, key), Some(verdict));
             }
@@ -304,13 +354,16 @@ mod tests {
     fn the_entry_used_longest_ago_makes_room() {
         let mut table = FlowTable::new(8).unwrap();
         for number in 0..8 {
-            table.insert(key(number), table.hash(key(number)), verdict(number), 10);
+            table.insert(key(number), table.view().hash(key(number)), verdict(number), Stamp::new(0, 10));
         }
         for number in 1..8 {
-            let (entry, _) = table.find(table.candidates(table.hash(key(number))), key(number)).unwrap();
-            table.touch(entry, 20);
+            let view = table.view();
+            let entry = view.find(view.candidates(view.hash(key(number))), key(number)).unwrap();
+            assert_eq!(view.action_at(entry, Stamp::new(0, 10)), Some(verdict(number).action));
+            assert_eq!(view.action_at(entry, Stamp::new(1, 10)), None, "another epoch");
+            view.confirm(entry, Stamp::new(0, 20));
         }
-        table.insert(key(100), table.hash(key(100)), verdict(100), 20);
+        table.insert(key(100), table.view().hash(key(100)), verdict(100), Stamp::new(0, 20));
         assert!(find(&table, key(0)).is_none());
         assert!((1..8).all(|number| find(&table, key(number)).is_some()));
         assert_eq!(table.reader().entries(), 8);
@@ -336,7 +389,12 @@ mod tests {
                 assert!(seen > 0);
             });
             for number in 0..300_000 {
-                table.insert(key(number), table.hash(key(number)), verdict(number), number as u32);
+                table.insert(
+                    key(number),
+                    table.view().hash(key(number)),
+                    verdict(number),
+                    Stamp::new(0, number as u32),
+                );
             }
             stop.store(true, Ordering::Relaxed);
         });

@@ -43,7 +43,7 @@ pub fn set_bits(mut mask: u32) -> impl Iterator<Item = usize> {
         if mask == 0 {
             return None;
         }
-        let index = mask.trailing_zeros() as usize;
+        let index = mask.trailing_zeros() as usize % BURST;
         mask &= mask - 1;
         Some(index)
     })
@@ -98,7 +98,7 @@ impl QueuePair {
         }
         if short.published || !used.is_empty() {
             ring.publish(&used);
-            self.counters.count_interrupt(ring.interrupt());
+            self.owed.receiveq = true;
         }
         ring.rewind();
         self.counters.transmitted.add(done.packets, done.bytes);

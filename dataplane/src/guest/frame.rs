@@ -24,24 +24,20 @@ impl FrameHead {
     /// Nothing read yet.
     pub const EMPTY: Self = Self([0; FRAME_START + HEAD_LEN]);
 
-    /// Reads the head of a frame from its pieces, whose first `header_len` bytes are the virtio-net header. What
-    /// the pieces do not hold keeps its old bytes.
+    /// Reads the head of a frame that lies in one piece, whose first `header_len` bytes are the virtio-net header. What
+    /// the piece does not hold keeps its old bytes.
     #[inline(always)]
-    pub fn read(&mut self, pieces: &[Segment<'_>], header_len: usize) {
-        match pieces {
-            [only] => {
-                // Header and frame apart: a store that starts where the frame does forwards to the loads of its addresses.
-                let (header, frame) = self.0.split_at_mut(FRAME_START);
-                let header_len = header_len.min(NET_HEADER_MAX);
-                only.read(&mut header[FRAME_START - header_len..]);
-                only.from_offset(header_len).read(frame);
-            }
-            several => self.gather(several, header_len),
-        }
+    pub fn read(&mut self, piece: Segment<'_>, header_len: usize) {
+        // Header and frame apart: a store that starts where the frame does forwards to the loads of its addresses.
+        let (header, frame) = self.0.split_at_mut(FRAME_START);
+        let header_len = header_len.min(NET_HEADER_MAX);
+        piece.read(&mut header[FRAME_START - header_len..]);
+        piece.from_offset(header_len).read(frame);
     }
 
+    /// As [`FrameHead::read`], from several pieces.
     #[cold]
-    fn gather(&mut self, pieces: &[Segment<'_>], header_len: usize) {
+    pub fn gather(&mut self, pieces: &[Segment<'_>], header_len: usize) {
         let mut room = self.0.get_mut(FRAME_START - header_len.min(NET_HEADER_MAX)..).unwrap_or(&mut []);
         for piece in pieces {
             let read = piece.read(room);

@@ -87,6 +87,17 @@ pub struct QueuePair {
     pub error: Option<OwnedFd>,
     /// The worker's slot to which its last burst went; a guess at where the next one goes.
     pub last_receiver: u16,
+    /// Rings that published since their guest was last interrupted.
+    pub owed: Owed,
+}
+
+/// By ring, whether an interrupt is owed.
+#[derive(Debug, Default)]
+pub struct Owed {
+    /// Chains of the transmitq were given back.
+    pub transmitq: bool,
+    /// Chains of the receiveq were filled.
+    pub receiveq: bool,
 }
 
 impl QueuePair {
@@ -121,7 +132,20 @@ impl QueuePair {
     pub fn complete(&mut self, used: &[Used]) {
         if let Some(ring) = &mut self.transmitq {
             ring.publish(used);
-            self.counters.count_interrupt(ring.interrupt());
+            self.owed.transmitq = true;
+        }
+    }
+
+    /// Interrupts the guest for what was published since the last time, ring by ring, where it wants that. A full
+    /// fence must lie in between; see [`Ring::interrupt`].
+    #[inline]
+    pub fn interrupt(&mut self) {
+        let owed = std::mem::take(&mut self.owed);
+        for (ring, owed) in [(&mut self.transmitq, owed.transmitq), (&mut self.receiveq, owed.receiveq)] {
+            if let (Some(ring), true) = (ring, owed) {
+                let counters = &self.counters;
+                if ring.interrupt() { &counters.interrupts } else { &counters.interrupts_suppressed }.add(1);
+            }
         }
     }
 
@@ -170,12 +194,5 @@ impl QueuePair {
     #[must_use]
     pub fn kick(&self) -> Option<BorrowedFd<'_>> {
         self.kick.as_ref().map(AsFd::as_fd)
-    }
-}
-
-impl PairCounters {
-    #[inline]
-    pub(super) fn count_interrupt(&self, sent: bool) {
-        if sent { self.interrupts.add(1) } else { self.interrupts_suppressed.add(1) }
     }
 }

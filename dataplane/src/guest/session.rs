@@ -19,7 +19,7 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use super::features::Features;
 use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress};
 use super::notifier::eventfd;
-use super::pair::{PairId, QueuePair};
+use super::pair::{Owed, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
 use super::ring::{Direction, Ring, RingAddress};
 
@@ -153,6 +153,7 @@ impl Session {
             kick,
             error: clone(&transmit_vring.error).map_err(Error::ReqHandlerError)?,
             last_receiver: u16::MAX,
+            owed: Owed::default(),
         };
         pair.begin();
         self.port.set_running(index, Some(info));

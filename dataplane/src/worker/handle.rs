@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use core_affinity::CoreId;
 use crossbeam::channel::bounded;
 
@@ -113,8 +114,10 @@ impl Worker {
                 flows,
                 macs,
                 topology: Arc::new(Topology::default()),
+                topologies: 0,
                 counters: counters.clone(),
                 links,
+                owed: ArrayVec::new(),
                 now: 0,
             },
             mailbox: mailbox.clone(),

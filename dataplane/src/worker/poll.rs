@@ -64,7 +64,11 @@ impl Poller {
     fn visit_all(&mut self) -> usize {
         let Self { walker, visits, .. } = self;
         let handed = walker.take_handed();
-        visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)))
+        let frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
+        if frames == 0 {
+            walker.pay_all(); // otherwise the next iteration's first burst does, a moment later
+        }
+        frames
     }
 
     /// Arms every ring, looks once more, and sleeps. When it is over.
@@ -100,6 +104,7 @@ impl Poller {
     /// Does what control asks. Whether it asks to stop.
     #[cold]
     fn obey(&mut self) -> bool {
+        self.walker.pay_all();
         while let Some(command) = self.mailbox.next() {
             match command {
                 Command::Attach { slot, pair, done } => {
@@ -119,6 +124,7 @@ impl Poller {
                     for _ in 0..HAND_OFF_BURSTS {
                         self.walker.take_handed();
                     }
+                    self.walker.pay_all();
                     self.visits.retain(|&visit| usize::from(visit) != slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
                     self.walker.memories[slot] = None;
@@ -129,6 +135,7 @@ impl Poller {
                     let _ = done.send(pair);
                 }
                 Command::Topology { topology, done } => {
+                    self.walker.topologies = self.walker.topologies.wrapping_add(1);
                     let _ = done.send(std::mem::replace(&mut self.walker.topology, topology));
                 }
                 Command::Stop => return true,

@@ -2,6 +2,7 @@
 //! found, deliver by output, give back.
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 
@@ -10,7 +11,7 @@ use super::counters::WorkerCounters;
 use super::hand_off::{HandOffReceiver, HandOffSender};
 use super::topology::{Location, Topology};
 use crate::account::{DropCounters, DropReason};
-use crate::flow::{Action, Candidates, FlowKey, FlowTable, MacRef, MacTable, Verdict};
+use crate::flow::{Action, Candidates, FlowKey, FlowTable, FlowView, MacRef, MacTable, Stamp, Verdict};
 use crate::guest::memory::GuestMemory;
 use crate::guest::ring::{BURST, ChainList, Used};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, Frames, QueuePair, set_bits};
@@ -54,8 +55,12 @@ pub(super) struct Walker {
     pub(super) flows: FlowTable,
     pub(super) macs: Arc<MacTable>,
     pub(super) topology: Arc<Topology>,
+    /// Topologies that there have been.
+    pub(super) topologies: u32,
     pub(super) counters: Arc<WorkerCounters>,
     pub(super) links: Links,
+    /// Slots whose guests are owed an interrupt.
+    pub(super) owed: ArrayVec<u16, OWED_MAX>,
     /// Coarse time, in ticks of a second; for ages.
     pub(super) now: u32,
 }
@@ -69,6 +74,32 @@ pub(super) struct Links {
     pub(super) from: Vec<HandOffReceiver>,
 }
 
+/// Guests that may be owed an interrupt before somebody must see to it.
+pub(super) const OWED_MAX: usize = 64;
+
+/// Notes that the guest of `slot` is owed an interrupt.
+#[inline(always)]
+fn owe(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs, slot: usize) {
+    if owed.is_full() {
+        pay(owed, pairs);
+    }
+    owed.push(slot as u16);
+}
+
+/// Interrupts the guests that are owed it: one fence for all.
+///
+/// It is put off until the next burst's descriptors were read, when the stores of the last one have reached the guest's
+/// core by themselves; right after them, the fence would wait for each.
+#[inline(always)]
+fn pay(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) {
+    fence(Ordering::SeqCst);
+    for slot in owed.drain(..) {
+        if let Some(Some(pair)) = pairs.get_mut(usize::from(slot)) {
+            pair.interrupt();
+        }
+    }
+}
+
 /// What is decided of a frame.
 enum Decision {
     Do(Action),
@@ -78,7 +109,8 @@ enum Decision {
 impl Walker {
     /// Takes a burst from the guest of `slot` and sends every frame on its way. How many frames it took.
     pub(super) fn walk(&mut self, slot: usize) -> usize {
-        let Self { pairs, memories, scratch, flows, macs, topology, counters, links, now, number } = self;
+        let Self { pairs, memories, scratch, flows, macs, topology, topologies, counters, links, owed, now, number } =
+            self;
         let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
         let mut list = ChainList::new();
         pair.receive(memory, BURST, &mut list);
@@ -92,12 +124,16 @@ impl Walker {
         if let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(likely), memories.get(likely)) {
             pair.reserve(memory, list.chains.len(), &mut room);
         }
+        if !owed.is_empty() {
+            pay(owed, pairs);
+        }
         let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
-        let read = scratch.read_heads(&list, header_len, port, flows, &pair.counters.receive_dropped);
+        let dropped = &pair.counters.receive_dropped;
+        let read = scratch.read_heads(&list, header_len, port, flows.view(), dropped);
         pair.counters.received.add(list.chains.len() as u64, read.bytes);
 
-        let lookup = Lookup { port, now: *now, topology, macs, counters };
-        let (forward, flood) = scratch.look_up(read.good, &lookup, flows, &pair.counters.receive_dropped);
+        let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
+        let (forward, flood) = scratch.look_up(read.good, &lookup, flows, dropped);
 
         let Scratch { heads, lens, outputs, .. } = &**scratch;
         let frames = Frames { heads, lens, list: &list, header_len };
@@ -110,6 +146,7 @@ impl Walker {
             topology,
             counters,
             links,
+            owed,
             frames,
             likely,
             room: &mut room,
@@ -133,7 +170,16 @@ impl Walker {
             pair.complete(&used);
             pair.last_receiver = last;
         }
+        owe(owed, pairs, slot);
         used.len()
+    }
+
+    /// Interrupts the guests that are still owed it.
+    #[inline]
+    pub(super) fn pay_all(&mut self) {
+        if !self.owed.is_empty() {
+            pay(&mut self.owed, &mut self.pairs);
+        }
     }
 
     /// Whether frames of other workers wait.
@@ -144,7 +190,7 @@ impl Walker {
     /// Delivers a burst of what each other worker has handed over; how many frames there were.
     #[inline]
     pub(super) fn take_handed(&mut self) -> usize {
-        let Self { pairs, memories, scratch, counters, links, .. } = self;
+        let Self { pairs, memories, scratch, counters, links, owed, .. } = self;
         let mut taken = 0;
         for from in links.from.iter().filter(|from| !from.is_empty()) {
             let mut list = ChainList::new();
@@ -153,7 +199,7 @@ impl Walker {
             let count = list.chains.len();
             for (index, chain) in list.chains.iter().take(BURST).enumerate() {
                 lens[index] = chain.len;
-                heads[index].read(list.segments(chain), 0);
+                heads[index].read(chain.first, 0);
             }
             let frames = Frames { heads, lens, list: &list, header_len: 0 };
             let mut pending = if count >= BURST { u32::MAX } else { (1 << count) - 1 };
@@ -166,6 +212,7 @@ impl Walker {
                     (pairs.get_mut(usize::from(slot)), memories.get(usize::from(slot)))
                 {
                     let delivered = pair.deliver(memory, frames, group, &mut ChainList::new());
+                    owe(owed, pairs, usize::from(slot));
                     counters.hand_off.forwarded_bytes.add(delivered.bytes);
                     counters.hand_off.copied_bytes.add(delivered.copied);
                 }
@@ -193,20 +240,25 @@ impl Scratch {
         list: &ChainList<'_>,
         header_len: usize,
         port: u16,
-        flows: &FlowTable,
+        flows: FlowView<'_>,
         dropped: &DropCounters,
     ) -> Heads {
+        let Self { heads, lens, keys, hashes, .. } = self;
         let mut read = Heads { good: 0, bytes: 0 };
-        for (index, chain) in list.chains.iter().take(BURST).enumerate() {
+        let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes));
+        for (index, (chain, ((head, frame_len), (key, hash)))) in list.chains.iter().zip(frames).enumerate() {
             let len = chain.len.saturating_sub(header_len as u32);
             read.bytes += u64::from(len);
-            self.lens[index] = len;
+            *frame_len = len;
             if (len as usize) < ETHERNET_HEADER_LEN || len > FRAME_LEN_MAX {
                 dropped.add(if len > FRAME_LEN_MAX { DropReason::Oversized } else { DropReason::Runt }, 1);
                 continue;
             }
-            let head = &mut self.heads[index];
-            head.read(list.segments(chain), header_len);
+            if chain.is_single() {
+                head.read(chain.first, header_len);
+            } else {
+                head.gather(list.segments(chain), header_len);
+            }
             if head.asks_for_offload(header_len) {
                 dropped.add(DropReason::OffloadNotNegotiated, 1);
                 continue;
@@ -216,9 +268,8 @@ impl Scratch {
                 dropped.add(DropReason::InvalidSource, 1);
                 continue;
             }
-            let key = FlowKey::new(port, &header);
-            self.keys[index] = key;
-            self.hashes[index] = flows.hash(key);
+            *key = FlowKey::new(port, &header);
+            *hash = flows.hash(*key);
             read.good |= 1 << index;
         }
         read
@@ -227,20 +278,19 @@ impl Scratch {
     /// Finds each frame's verdict, or decides anew. Which frames are to be forwarded (to `outputs`) and which flooded.
     #[inline(always)]
     fn look_up(&mut self, good: u32, lookup: &Lookup<'_>, flows: &mut FlowTable, dropped: &DropCounters) -> (u32, u32) {
+        let view = flows.view();
         for index in set_bits(good) {
-            self.candidates[index] = flows.candidates(self.hashes[index]);
+            self.candidates[index] = view.candidates(self.hashes[index]);
         }
-        let (mut forward, mut flood, mut hits) = (0, 0, 0);
+        let stamp = lookup.stamp();
+        let (mut forward, mut flood, mut missed) = (0, 0, 0);
         for index in set_bits(good) {
             let key = self.keys[index];
-            let action = match flows.find(self.candidates[index], key) {
-                Some((entry, verdict)) if lookup.holds(&verdict) => {
-                    hits += 1;
-                    flows.touch(entry, lookup.now);
-                    lookup.macs.touch(verdict.source, lookup.now);
-                    verdict.action
-                }
-                _ => match lookup.decide(key, self.hashes[index], flows) {
+            let view = flows.view();
+            let hit = view.find(self.candidates[index], key).and_then(|entry| view.action_at(entry, stamp));
+            let action = match hit {
+                Some(action) => action,
+                None => match lookup.confirm_or_decide(key, self.hashes[index], flows, &mut missed) {
                     Decision::Do(action) => action,
                     Decision::Drop(reason) => {
                         dropped.add(reason, 1);
@@ -256,8 +306,8 @@ impl Scratch {
                 Action::Flood => flood |= 1 << index,
             }
         }
-        lookup.counters.flow_hits.add(hits);
-        lookup.counters.flow_misses.add(u64::from(good.count_ones()) - hits);
+        lookup.counters.flow_hits.add(u64::from(good.count_ones()) - missed);
+        lookup.counters.flow_misses.add(missed);
         (forward, flood)
     }
 }
@@ -267,6 +317,7 @@ struct Lookup<'a> {
     port: u16,
     now: u32,
     topology: &'a Topology,
+    topologies: u32,
     macs: &'a MacTable,
     counters: &'a WorkerCounters,
 }
@@ -277,20 +328,46 @@ impl Lookup<'_> {
         Some((number, self.topology.bridges.get(usize::from(number))?.generation))
     }
 
-    /// Whether what the verdict was made from is still so.
+    /// Moves on with all that a verdict rests on, and with time. Both parts of the epoch only ever grow, so that their
+    /// sum does not stand still when one of them moves.
     #[inline(always)]
+    fn stamp(&self) -> Stamp {
+        Stamp::new(self.macs.epoch().wrapping_add(self.topologies), self.now)
+    }
+
+    /// Whether what the verdict was made from is still so.
     fn holds(&self, verdict: &Verdict) -> bool {
         self.macs.is_current(verdict.source)
             && self.macs.is_current(verdict.destination)
             && self.bridge().is_some_and(|(_, generation)| generation == verdict.generation)
     }
 
+    /// The cached verdict if it still holds, and a new one if not. Happens to a flow once a second, and whenever some
+    /// station moved.
+    #[cold]
+    #[inline(never)]
+    fn confirm_or_decide(&self, key: FlowKey, hash: u64, flows: &mut FlowTable, missed: &mut u64) -> Decision {
+        // Before the verdict is looked at: what changes meanwhile makes the stamp old.
+        let stamp = self.stamp();
+        let view = flows.view();
+        if let Some(entry) = view.find(view.candidates(hash), key) {
+            let verdict = view.verdict(entry);
+            if self.holds(&verdict) {
+                view.confirm(entry, stamp);
+                self.macs.touch(verdict.source, self.now);
+                return Decision::Do(verdict.action);
+            }
+        }
+        *missed += 1;
+        self.decide(key, hash, flows)
+    }
+
     /// Learns the source and decides by the destination, at bounded cost. A verdict for an unknown destination is not
     /// kept: the first frame from there must end the flooding.
-    #[cold]
     fn decide(&self, key: FlowKey, hash: u64, flows: &mut FlowTable) -> Decision {
         let Some((bridge, generation)) = self.bridge() else { return Decision::Drop(DropReason::NoDestination) };
         let source = self.macs.learn(bridge, key.source(), self.port, self.now);
+        let stamp = self.stamp();
         let (action, destination) = if key.destination().is_group() {
             (Action::Flood, MacRef::ALWAYS)
         } else {
@@ -301,7 +378,7 @@ impl Lookup<'_> {
             }
         };
         if let Some(source) = source {
-            flows.insert(key, hash, Verdict { action, generation, source, destination }, self.now);
+            flows.insert(key, hash, Verdict { action, generation, source, destination }, stamp);
         }
         Decision::Do(action)
     }
@@ -318,6 +395,7 @@ struct Exit<'a, 'm> {
     topology: &'a Topology,
     counters: &'a WorkerCounters,
     links: &'a mut Links,
+    owed: &'a mut ArrayVec<u16, OWED_MAX>,
     frames: Frames<'a, 'm>,
     /// The slot whose buffers were reserved into `room`.
     likely: usize,
@@ -407,6 +485,7 @@ impl Exit<'_, '_> {
                     pair.deliver(memory, self.frames, group, &mut ChainList::new())
                 };
                 self.last = slot;
+                owe(self.owed, self.pairs, slot);
                 self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
                 self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
             }

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use ringway::control::View;
 use ringway::guest::PortState;
-use ringway_testbed::driver::frame::frame;
+use ringway_testbed::driver::frame::{BROADCAST, frame};
 use ringway_testbed::driver::{Guest, Layout, Options, PATIENCE, eventually};
 
 use crate::guests::{LAYOUTS, Net, introduce, passes, station};
@@ -108,6 +109,33 @@ fn a_guest_goes_in_the_middle_of_traffic_and_comes_back() {
         });
         assert_eq!(net.metric("ringway_vhost_connects_total", &[("port", "vm2")]), 9);
         net.assert_balances();
+    }
+}
+
+/// A guest's first frame goes out as soon as its rings run, and the answer, which may come at once, finds the way back.
+#[test]
+fn the_first_frame_can_be_answered() {
+    for layout in LAYOUTS {
+        let net = Net::new(2);
+        let mut neighbour = net.plug(1, Options::new(layout));
+        for round in 0..40 {
+            let stream = net.listeners[0].accept().unwrap();
+            let mut guest = Guest::negotiated(stream, Options::new(layout)).unwrap();
+            // Made available before the device knows of the ring.
+            guest.send(&frame(BROADCAST, station(0), 64, round));
+            std::thread::scope(|scope| {
+                let answers = scope.spawn(|| {
+                    let heard = (0..).find_map(|_| neighbour.pairs[0].try_receive());
+                    assert!(heard.is_some());
+                    neighbour.send(&frame(station(0), station(1), 64, round));
+                });
+                guest.start_all().unwrap();
+                answers.join().unwrap();
+            });
+            let answer = guest.pairs[0].receive_within(Duration::from_secs(2));
+            assert!(answer.is_some(), "round {round}: {}", net.show(View::Ports)[1]["dropped"]);
+            guest.front_end.hang_up();
+        }
     }
 }
 

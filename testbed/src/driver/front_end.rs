@@ -253,6 +253,11 @@ impl FrontEnd {
         self.call(|inner| inner.get_features())
     }
 
+    /// Waits until all that was said before was done: messages are served one after another, and this one is answered.
+    pub fn wait(&mut self) -> io::Result<()> {
+        self.call(|inner| inner.get_features()).map(drop)
+    }
+
     /// Agrees on features: those of `wanted` that are offered. With protocol features from then on each message is answered.
     pub fn negotiate(&mut self, wanted: u64) -> io::Result<u64> {
         let features = self.offered()? & wanted;

@@ -337,7 +337,7 @@ impl Guest {
             self.start(index)?;
             self.enable(index, true)?;
         }
-        Ok(())
+        self.front_end.wait()
     }
 
     /// Starts pair `index` where its driver stands.

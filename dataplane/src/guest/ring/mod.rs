@@ -169,12 +169,14 @@ impl Ring {
         fence(Ordering::SeqCst);
     }
 
-    /// Interrupts the guest if it asks for that; call once after a burst was published. Whether it was interrupted.
+    /// Interrupts the guest if it asks for that; at most once for what was published since the last time. Whether it was
+    /// interrupted.
+    ///
+    /// Between publishing and this there must be a full fence ([`Ordering::SeqCst`]): the driver must see the used
+    /// entries before we look at what it wants, or a wake-up is lost. The caller makes one fence do for several rings.
     #[inline]
     pub fn interrupt(&mut self) -> bool {
         let Some(call) = &self.call else { return false };
-        // The driver must see the used entries before we look at what it wants.
-        fence(Ordering::SeqCst);
         let wanted = match &self.layout {
             Layout::Packed(ring) => ring.wants_interrupt(),
             Layout::Split(ring) => ring.wants_interrupt(),

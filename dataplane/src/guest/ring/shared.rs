@@ -68,7 +68,7 @@ impl<W: Word> SharedWords<W> {
     #[inline(always)]
     fn at(&self, index: usize) -> &W::Atomic {
         debug_assert!(index < self.len);
-        // SAFETY: the index is below `len`, whose words are valid by the contract of `new`.
+        // SAFETY: clamped, the index is below `len` (which is not 0), whose words are valid by the contract of `new`.
         unsafe { self.start.add(index.min(self.len - 1)).as_ref() }
     }
 }

@@ -1,0 +1,144 @@
+//! What testpmd prints about its ports and cores, as numbers.
+
+/// `show port stats`: one port, from testpmd's side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as testpmd prints them")]
+pub struct PortStats {
+    pub rx_packets: u64,
+    pub rx_missed: u64,
+    pub rx_bytes: u64,
+    pub rx_errors: u64,
+    pub rx_nombuf: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub tx_bytes: u64,
+    /// Frames per second since the last time this was asked.
+    pub rx_pps: u64,
+    /// Frames per second since the last time this was asked.
+    pub tx_pps: u64,
+}
+
+impl PortStats {
+    /// One a port, in the order of ports. None when there is no port, or one lacks a counter.
+    pub(super) fn parse(text: &str) -> Option<Vec<Self>> {
+        let ports = text.split("NIC statistics for port").skip(1).map(|port| {
+            let value = |key| after(port, key);
+            Some(Self {
+                rx_packets: value("RX-packets:")?,
+                rx_missed: value("RX-missed:")?,
+                rx_bytes: value("RX-bytes:")?,
+                rx_errors: value("RX-errors:")?,
+                rx_nombuf: value("RX-nombuf:")?,
+                tx_packets: value("TX-packets:")?,
+                tx_errors: value("TX-errors:")?,
+                tx_bytes: value("TX-bytes:")?,
+                rx_pps: value("Rx-pps:")?,
+                tx_pps: value("Tx-pps:")?,
+            })
+        });
+        let ports: Vec<Self> = ports.collect::<Option<_>>()?;
+        (!ports.is_empty()).then_some(ports)
+    }
+}
+
+/// `show fwd stats`: all ports together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[allow(missing_docs, reason = "named as testpmd prints them")]
+pub struct ForwardStats {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    /// Frames that no transmit ring took.
+    pub tx_dropped: u64,
+    /// Of iterations that received something; None before the first frame.
+    pub cycles_per_packet: Option<f64>,
+}
+
+impl ForwardStats {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (_, sums) = text.split_once("Accumulated forward statistics")?;
+        Some(Self {
+            rx_packets: after(sums, "RX-packets:")?,
+            tx_packets: after(sums, "TX-packets:")?,
+            tx_dropped: after(sums, "TX-dropped:")?,
+            cycles_per_packet: after(sums, "CPU cycles/packet="),
+        })
+    }
+}
+
+/// The number that follows the first `key`.
+fn after<T: std::str::FromStr>(text: &str, key: &str) -> Option<T> {
+    let (_, rest) = text.split_once(key)?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PORTS: &str = "
+  ######################## NIC statistics for port 0  ########################
+  RX-packets: 12         RX-missed: 1          RX-bytes:  768
+  RX-errors: 2
+  RX-nombuf:  3
+  TX-packets: 13         TX-errors: 4          TX-bytes:  832
+
+  Throughput (since last show)
+  Rx-pps:         9600000          Rx-bps:   4915200000
+  Tx-pps:         9600001          Tx-bps:   4915200512
+  ############################################################################
+
+  ######################## NIC statistics for port 1  ########################
+  RX-packets: 0          RX-missed: 0          RX-bytes:  0
+  RX-errors: 0
+  RX-nombuf:  0
+  TX-packets: 0          TX-errors: 0          TX-bytes:  0
+
+  Throughput (since last show)
+  Rx-pps:            0          Rx-bps:            0
+  Tx-pps:            0          Tx-bps:            0
+  ############################################################################
+";
+
+    #[test]
+    fn every_port_is_read() {
+        let ports = PortStats::parse(PORTS).unwrap();
+        let first = PortStats {
+            rx_packets: 12,
+            rx_missed: 1,
+            rx_bytes: 768,
+            rx_errors: 2,
+            rx_nombuf: 3,
+            tx_packets: 13,
+            tx_errors: 4,
+            tx_bytes: 832,
+            rx_pps: 9_600_000,
+            tx_pps: 9_600_001,
+        };
+        assert_eq!(ports, [first, PortStats::default()]);
+    }
+
+    #[test]
+    fn no_ports_and_half_a_port_are_not_understood() {
+        assert_eq!(PortStats::parse("Bad arguments"), None);
+        assert_eq!(PortStats::parse(&PORTS[..300]), None);
+    }
+
+    #[test]
+    fn forwarding_is_summed_over_ports() {
+        let text = "
+  ---------------------- Forward statistics for port 0  ----------------------
+  RX-packets: 5              RX-dropped: 0             RX-total: 5
+  TX-packets: 4              TX-dropped: 1             TX-total: 5
+  ----------------------------------------------------------------------------
+
+  +++++++++++++++ Accumulated forward statistics for all ports+++++++++++++++
+  RX-packets: 10             RX-dropped: 0             RX-total: 10
+  TX-packets: 8              TX-dropped: 2             TX-total: 10
+  ++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++
+
+  CPU cycles/packet=132.25 (busy cycles=1 / total RX packets=10) at 2600 MHz Clock
+";
+        let stats = ForwardStats { rx_packets: 10, tx_packets: 8, tx_dropped: 2, cycles_per_packet: Some(132.25) };
+        assert_eq!(ForwardStats::parse(text), Some(stats));
+    }
+}
