@@ -117,6 +117,7 @@ struct journal {
 static struct port ports[2];
 static struct entry table[TABLE_ENTRIES];
 static uint32_t now;
+static volatile uint64_t visits; /* of the loop to the rings */
 static volatile sig_atomic_t stopped;
 
 static void __attribute__((noreturn, cold, format(printf, 1, 2))) die(const char *format, ...)
@@ -443,9 +444,12 @@ static void guest_gone(int vid)
 {
 	struct port *port = port_of(vid);
 
-	/* The rings are unmapped soon after this, with the loop perhaps still in them: this program is over. */
-	if (port && port->ready)
-		stopped = 1;
+	/* The library unmaps the rings when this returns: first see the loop pass by, which then knows. */
+	if (!port)
+		return;
+	__atomic_store_n(&port->ready, false, __ATOMIC_SEQ_CST);
+	for (uint64_t seen = visits; visits - seen < 2 && !stopped;)
+		usleep(100);
 }
 
 static const struct rte_vhost_device_ops guest_ops = { .new_device = guest_ready, .destroy_device = guest_gone };
@@ -490,6 +494,7 @@ static void run(void)
 		uint64_t start = rte_rdtsc(), end = start;
 		int moved = 0;
 
+		visits++;
 		if (ports[0].ready && ports[1].ready) {
 			moved = forward(&ports[0], &ports[1]) + forward(&ports[1], &ports[0]);
 			end = rte_rdtsc();

@@ -69,7 +69,13 @@ fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
         Log::Info => Level::INFO,
         Log::Debug => Level::DEBUG,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
     ringway::run(&ringway_config::load(config)?)
 }
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use vhost::vhost_user::{BackendReqHandler, Error};
+use vhost::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut};
 
+use super::early_enable;
 use super::port::{PairHost, Port};
 use super::session::Session;
 
@@ -56,13 +57,17 @@ fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>) {
 fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStream) {
     port.set_connected(true);
     let session = Arc::new(Mutex::new(Session::new(port.clone(), host.clone())));
-    let mut requests = BackendReqHandler::from_stream(stream, session.clone());
-    let error = loop {
-        match requests.handle_request() {
-            Ok(()) => {}
-            Err(Error::SocketRetry(_)) => {}
-            Err(error) => break error,
+    let error = match stream.try_clone() {
+        Ok(peek) => {
+            let mut requests = BackendReqHandler::from_stream(stream, session.clone());
+            loop {
+                match serve_message(&peek, &session, &mut requests) {
+                    Ok(()) | Err(Error::SocketRetry(_)) => {}
+                    Err(error) => break error,
+                }
+            }
         }
+        Err(error) => Error::SocketError(error),
     };
     session.lock().unwrap_or_else(PoisonError::into_inner).end();
     port.set_connected(false);
@@ -74,5 +79,16 @@ fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStre
             tracing::warn!("port {}: the connection is closed, {error}", port.name);
             port.set_last_error(Some(error.to_string()));
         }
+    }
+}
+
+fn serve_message(
+    peek: &UnixStream,
+    session: &Arc<Mutex<Session>>,
+    requests: &mut BackendReqHandler<Mutex<Session>>,
+) -> Result<(), Error> {
+    match early_enable::take(peek).map_err(Error::SocketBroken)? {
+        Some((index, enable)) => session.lock().unwrap_or_else(PoisonError::into_inner).set_vring_enable(index, enable),
+        None => requests.handle_request(),
     }
 }

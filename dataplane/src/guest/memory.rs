@@ -58,9 +58,6 @@ pub enum MemoryError {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// A region to remove that was never added.
-    #[error("no memory region at {0:#x} to remove")]
-    Unknown(u64),
 }
 
 /// A mapped region. Unmapped when the last table that holds it is dropped.

@@ -7,6 +7,7 @@
 
 mod client;
 mod deliver;
+mod early_enable;
 mod features;
 mod frame;
 pub mod memory;

@@ -279,6 +279,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         file: File,
         _postcopy: Option<bool>,
     ) -> Result<Option<Base>> {
+        // QEMU 7.2 adds a region once for each queue pair.
+        if self.regions.iter().any(|known| known.address() == region_address(region)) {
+            return Ok(None);
+        }
         let region = Region::map(region_address(region), &file).map_err(memory_error)?;
         let mut regions = self.regions.clone();
         regions.push(Arc::new(region));
@@ -292,9 +296,9 @@ impl VhostUserBackendReqHandlerMut for Session {
         let same =
             |other: RegionAddress| (other.guest, other.len, other.user) == (address.guest, address.len, address.user);
         let mut regions = self.regions.clone();
-        let at = regions.iter().position(|region| same(region.address()));
-        regions.remove(at.ok_or_else(|| memory_error(MemoryError::Unknown(address.guest)))?);
-        self.set_regions(regions)
+        regions.retain(|region| !same(region.address()));
+        // As it is added for each queue pair, it is removed for each: gone already is as good as removed.
+        if regions.len() == self.regions.len() { Ok(()) } else { self.set_regions(regions) }
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {

@@ -110,7 +110,8 @@ impl DriverMemory {
     /// As [`DriverMemory::new`].
     pub fn with_len(len: u64) -> std::io::Result<Self> {
         let half = (len / 2).next_multiple_of(4096);
-        Self::new(&[Span::new(0x10_0000, half), Span::new(0x1_0000_0000, half)])
+        let high = (0x10_0000 + half + 1).next_multiple_of(1 << 32);
+        Self::new(&[Span::new(0x10_0000, half), Span::new(high, half)])
     }
 
     /// Other memory in the same place with the same content.

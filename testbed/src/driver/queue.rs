@@ -186,6 +186,22 @@ impl Queue {
         }
     }
 
+    /// Writes these as an indirect table of this layout, and nothing makes it available: its address and bytes.
+    #[must_use]
+    pub fn write_table(&self, descriptors: &[RawDescriptor]) -> (u64, u32) {
+        let len = descriptors.len() as u64 * 16;
+        let table = self.memory.alloc(len.max(16), 16);
+        for (index, raw) in (0..).zip(descriptors) {
+            let piece = Piece { address: raw.address, len: raw.len, writable: false };
+            let bytes = match &self.ring {
+                Ring::Packed(_) => entry(&piece, 0, raw.flags),
+                Ring::Split(_) => entry(&piece, raw.flags, raw.next.unwrap_or(index + 1)),
+            };
+            self.memory.write(table + u64::from(index) * 16, &bytes);
+        }
+        (table, len as u32)
+    }
+
     /// The next used chain, if the device has used one.
     ///
     /// # Panics
