@@ -262,9 +262,9 @@ fn built_header(buffers: u16) -> [u8; NET_HEADER_MAX] {
 #[inline(always)]
 fn copy_plain(to: Segment<'_>, header_len: usize, frames: Frames<'_, '_>, index: usize) -> usize {
     if header_len == NET_HEADER_MAX {
-        to.write_array(built_header(1));
+        to.write_unless_equal(built_header(1));
     } else {
-        to.write_array([0; 10]); // no num_buffers
+        to.write_unless_equal([0; 10]); // no num_buffers
     }
     frames.copy_to(index, to.from_offset(header_len))
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::frame::NET_HEADER_MAX;
 use crate::cpu::{prefetch, prefetch_write};
 
 /// The most regions a front end may give: QEMU needs a few, hot-plugged memory more.
@@ -266,11 +267,12 @@ impl<'m> Segment<'m> {
         prefetch(self.ptr.as_ptr().wrapping_add(64));
     }
 
-    /// Asks the CPU to fetch the first two cache lines, to be written.
+    /// Asks the CPU to fetch what a frame behind a virtio-net header touches first: the header's line, which is seldom
+    /// written (see [`Segment::write_unless_equal`]), to be read; the frame's first line to be written.
     #[inline(always)]
-    pub fn prefetch_write(self) {
-        prefetch_write(self.ptr.as_ptr());
-        prefetch_write(self.ptr.as_ptr().wrapping_add(64));
+    pub fn prefetch_room(self) {
+        prefetch(self.ptr.as_ptr());
+        prefetch_write(self.ptr.as_ptr().wrapping_add(NET_HEADER_MAX));
     }
 
     /// What lies from `offset` on; empty if nothing does.
@@ -300,12 +302,18 @@ impl<'m> Segment<'m> {
         len
     }
 
-    /// Writes exactly `bytes` to the start, if there is room. Unlike a slice, an array of a known size goes from registers.
+    /// Makes the start hold exactly `bytes`, if there is room. A store is only made where something differs: the line of
+    /// a header that hardly ever changes then stays in both cores' caches, instead of moving twice for each frame.
     #[inline(always)]
-    pub fn write_array<const N: usize>(self, bytes: [u8; N]) {
+    pub fn write_unless_equal<const N: usize>(self, bytes: [u8; N]) {
         if self.len() >= N {
+            let at = self.ptr.as_ptr().cast::<[u8; N]>();
             // SAFETY: N bytes are within the segment.
-            unsafe { self.ptr.as_ptr().cast::<[u8; N]>().write_unaligned(bytes) };
+            unsafe {
+                if at.read_unaligned() != bytes {
+                    at.write_unaligned(bytes);
+                }
+            }
         }
     }
 

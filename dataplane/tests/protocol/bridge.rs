@@ -37,6 +37,35 @@ fn floods_and_learns() {
     }
 }
 
+/// What is flooded and what is forwarded comes to each receiver in the order in which it was sent.
+#[test]
+fn floods_do_not_overtake() {
+    for layout in LAYOUTS {
+        let net = Net::new(3);
+        let mut guests = net.plug_all(layout);
+        introduce(&mut guests);
+        for round in 0..30u64 {
+            let to: Vec<_> = (0..32)
+                .map(|n| [station(1), BROADCAST, station(2), mac(900), station(1)][(n * 7 + round as usize) % 5])
+                .collect();
+            for (n, &destination) in to.iter().enumerate() {
+                guests[0].send(&frame(destination, station(0), 80, round * 32 + n as u64));
+            }
+            for other in [1, 2] {
+                let not_to_it = station(3 - other);
+                for (n, &destination) in to.iter().enumerate().filter(|&(_, &destination)| destination != not_to_it) {
+                    let came = guests[other].receive();
+                    assert!(
+                        came == Some(frame(destination, station(0), 80, round * 32 + n as u64)),
+                        "round {round}, frame {n}"
+                    );
+                }
+            }
+        }
+        net.assert_balances();
+    }
+}
+
 /// To a station behind the port that the frame came from: nobody is to hear it.
 #[test]
 fn a_hairpin_is_dropped() {

@@ -65,6 +65,31 @@ fn a_pair_is_switched_off_and_on() {
     }
 }
 
+/// A pair of which only one ring runs does what that ring is for.
+#[test]
+fn half_a_pair() {
+    for layout in LAYOUTS {
+        let net = Net::new(2);
+        let mut guests = net.plug_all(layout);
+        introduce(&mut guests);
+        let (in_, out) = (frame(station(1), station(0), 90, 1), frame(station(0), station(1), 91, 2));
+        guests[1].front_end.enable(0, false).unwrap();
+        guests[1].send(&out);
+        assert!(guests[0].receive().as_deref() == Some(&out[..]), "{layout:?}: only the transmitq runs");
+        guests[0].send(&in_);
+        assert!(guests[1].hears_nothing());
+        guests[1].front_end.enable(0, true).unwrap();
+        guests[1].front_end.enable(1, false).unwrap();
+        guests[0].send(&in_);
+        assert!(guests[1].receive().as_deref() == Some(&in_[..]), "{layout:?}: only the receiveq runs");
+        guests[1].send(&out);
+        assert!(guests[0].hears_nothing());
+        guests[1].front_end.enable(1, true).unwrap();
+        assert!(guests[0].receive().as_deref() == Some(&out[..]));
+        net.assert_balances();
+    }
+}
+
 /// Frames sent by either pair come, and each pair's are counted as its own.
 #[test]
 fn both_pairs_send() {

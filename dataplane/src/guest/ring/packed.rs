@@ -128,7 +128,7 @@ impl PackedRing {
             {
                 match self.direction {
                     Direction::Readable => segment.prefetch(),
-                    Direction::Writable => segment.prefetch_write(),
+                    Direction::Writable => segment.prefetch_room(),
                 }
                 if list.chains.try_push(Chain::single(segment, id)).is_err() {
                     break;

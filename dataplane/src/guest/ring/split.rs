@@ -114,7 +114,7 @@ impl SplitRing {
             {
                 match self.direction {
                     Direction::Readable => segment.prefetch(),
-                    Direction::Writable => segment.prefetch_write(),
+                    Direction::Writable => segment.prefetch_room(),
                 }
                 if list.chains.try_push(Chain::single(segment, head)).is_err() {
                     break;
