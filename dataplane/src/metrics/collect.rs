@@ -171,8 +171,13 @@ fn vhost(switch: &Switch, families: &mut Families) {
 
 fn tables(switch: &Switch, families: &mut Families) {
     let mut entries = families.gauge("mac_entries", "Stations remembered.");
-    for (number, bridge) in (0u16..).zip(&switch.bridges) {
-        let count = switch.macs.iter().filter(|entry| entry.bridge == number).count();
+    let mut counts = vec![0u64; switch.bridges.len()];
+    for entry in switch.macs.iter() {
+        if let Some(count) = counts.get_mut(usize::from(entry.bridge)) {
+            *count += 1;
+        }
+    }
+    for (bridge, count) in switch.bridges.iter().zip(counts) {
         entries.add(&[("bridge", &bridge.name)], count as f64);
     }
     drop(entries);

@@ -12,6 +12,7 @@ use ringway::control::{Client, Server, View};
 use ringway::guest::{PairCounters, Port, PortState};
 use ringway::metrics;
 use ringway::switch::Switch;
+use ringway::worker::Worker;
 use ringway_config::{Bridge, Feature, Mode, Plan, PortKind, VhostUser, Workers};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
@@ -20,10 +21,29 @@ use tempfile::TempDir;
 /// Both layouts, for tests that hold for both.
 pub const LAYOUTS: [Layout; 2] = [Layout::Packed, Layout::Split];
 
-/// How long stations are remembered where that is not what is tested.
-const MAC_AGEING: Duration = Duration::from_secs(300);
+/// What kind of switch.
+pub struct Setup<'a> {
+    pub ports: usize,
+    /// Ports that are on a bridge of their own.
+    pub apart: &'a [usize],
+    pub mask: &'a [Feature],
+    pub mac_ageing: Duration,
+    pub workers: usize,
+}
 
-/// A switch with one bridge and some ports, each with somebody who listens at its socket.
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { ports: 0, apart: &[], mask: &[], mac_ageing: Duration::from_secs(300), workers: 1 }
+    }
+}
+
+impl Setup<'_> {
+    pub fn start(&self) -> Net {
+        Net::start(self)
+    }
+}
+
+/// A switch with a bridge or two and some ports, each with somebody who listens at its socket.
 pub struct Net {
     pub switch: Arc<Switch>,
     pub listeners: Vec<Listener>,
@@ -35,20 +55,11 @@ pub struct Net {
 impl Net {
     /// With `ports` ports, named `vm0` and on.
     pub fn new(ports: usize) -> Self {
-        Self::with(ports, &[], MAC_AGEING)
+        Setup { ports, ..Setup::default() }.start()
     }
 
-    pub fn with(ports: usize, mask: &[Feature], mac_ageing: Duration) -> Self {
-        Self::build(ports, ports, mask, mac_ageing)
-    }
-
-    /// With two bridges: ports 0 and 1 are neighbours of those `ports` that come after, and not on their bridge.
-    pub fn beside_two(ports: usize) -> Self {
-        Self::build(2, ports + 2, &[], MAC_AGEING)
-    }
-
-    /// The first `first` ports are on the first bridge, the others on the second.
-    fn build(first: usize, ports: usize, mask: &[Feature], mac_ageing: Duration) -> Self {
+    fn start(setup: &Setup<'_>) -> Self {
+        let &Setup { ports, mac_ageing, workers, .. } = setup;
         let directory = tempfile::tempdir().unwrap();
         let socket = |index: usize| directory.path().join(format!("vm{index}.sock"));
         // They listen before anybody connects: no first attempt is in vain.
@@ -56,17 +67,17 @@ impl Net {
         let control = directory.path().join("control.sock");
         let port = |index: usize| ringway_config::Port {
             name: format!("vm{index}"),
-            bridge: usize::from(index >= first),
+            bridge: usize::from(setup.apart.contains(&index)),
             kind: PortKind::VhostUser(VhostUser {
                 socket: socket(index),
                 mode: Mode::Client,
-                mask_features: mask.to_vec(),
+                mask_features: setup.mask.to_vec(),
             }),
         };
         let plan = Plan {
             control_socket: control.clone(),
             metrics: None,
-            workers: Workers { cpus: Some(vec![0]) },
+            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()) },
             bridges: ["br0", "br1"].map(|name| Bridge { name: name.to_owned(), mac_ageing }).to_vec(),
             ports: (0..ports).map(port).collect(),
         };
@@ -144,6 +155,11 @@ pub fn introduce(guests: &mut [Guest]) {
             assert!(guests[other].receive().is_some(), "guest {other} does not hear guest {index}");
         }
     }
+}
+
+/// CPUs that there are for workers.
+pub fn cpus() -> usize {
+    Worker::allowed_cpus().len()
 }
 
 /// The station of guest `index`.

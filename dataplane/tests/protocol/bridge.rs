@@ -7,7 +7,7 @@ use ringway::control::View;
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Options, eventually};
 
-use crate::guests::{LAYOUTS, Net, introduce, passes, station};
+use crate::guests::{LAYOUTS, Net, Setup, introduce, passes, station};
 
 /// To nobody known, and to groups: to all others. To somebody known: to that one alone.
 #[test]
@@ -112,7 +112,7 @@ fn a_station_moves() {
 #[test]
 fn a_silent_station_is_forgotten() {
     for layout in LAYOUTS {
-        let net = Net::with(3, &[], Duration::from_secs(2));
+        let net = Setup { ports: 3, mac_ageing: Duration::from_secs(2), ..Setup::default() }.start();
         let mut guests = net.plug_all(layout);
         introduce(&mut guests);
         passes(&mut guests, 0, 1, 64);

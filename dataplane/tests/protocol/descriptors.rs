@@ -79,6 +79,21 @@ impl Ringway {
         Self(command.spawn().unwrap())
     }
 
+    /// As [`Ringway::holds`], once that has been the same for a third of a second: a connection is accepted before the
+    /// switch has put the one before it away and has all that it needs for the next one.
+    fn settles(&self) -> (usize, usize) {
+        let (mut last, mut same) = (self.holds(), 0);
+        let settled = eventually(|| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            let now = self.holds();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            same == 33
+        });
+        assert!(settled, "it never comes to rest");
+        last
+    }
+
     /// File descriptors and mappings of guest memory that it has.
     fn holds(&self) -> (usize, usize) {
         let pid = self.0.id();
@@ -157,19 +172,10 @@ fn nothing_is_left_of_two_hundred_abuses() {
         listeners.iter().map(|listener| FrontEnd::from_stream(listener.accept().unwrap()).unwrap()).collect::<Vec<_>>()
     };
     let waiting = rounds(0, 5);
-    let before = {
-        // A connection is accepted before the switch has put the one before it away, but not for long.
-        let mut least = ringway.holds();
-        assert!(eventually(|| {
-            let now = ringway.holds();
-            let settled = now == least && now.1 == 0;
-            least = now;
-            settled
-        }));
-        least
-    };
+    let before = ringway.settles();
     drop(waiting);
     let waiting = rounds(5, 25);
-    assert!(eventually(|| ringway.holds() == before), "{:?} before, {:?} after", before, ringway.holds());
+    assert_eq!(ringway.settles(), before, "file descriptors and mappings, after and before");
+    assert_eq!(before.1, 0, "guest memory that no guest has");
     drop(waiting);
 }

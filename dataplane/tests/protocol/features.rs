@@ -1,12 +1,10 @@
 //! What is offered, what is masked, and what may be taken of it.
 
-use std::time::Duration;
-
 use ringway_config::Feature;
 use ringway_testbed::driver::front_end::feature;
 use ringway_testbed::driver::{FrontEnd, Layout, Options};
 
-use crate::guests::{Net, introduce, passes};
+use crate::guests::{Net, Setup, introduce, passes};
 
 const OFFERED: u64 = feature::MRG_RXBUF
     | feature::CTRL_VQ
@@ -19,7 +17,7 @@ const OFFERED: u64 = feature::MRG_RXBUF
     | feature::RING_PACKED;
 
 fn offered(mask: &[Feature]) -> u64 {
-    let net = Net::with(1, mask, Duration::from_secs(300));
+    let net = Setup { ports: 1, mask, ..Setup::default() }.start();
     let mut front_end = FrontEnd::from_stream(net.listeners[0].accept().unwrap()).unwrap();
     front_end.offered().unwrap()
 }
@@ -48,7 +46,7 @@ fn a_mask_takes_away_one_feature() {
 /// A guest that would like packed rings gets split ones where they are masked, and frames go.
 #[test]
 fn masked_packed_rings_are_split_rings() {
-    let net = Net::with(2, &[Feature::Packed], Duration::from_secs(300));
+    let net = Setup { ports: 2, mask: &[Feature::Packed], ..Setup::default() }.start();
     let mut guests = net.plug_all(Layout::Packed);
     assert_eq!(guests[0].options.layout(), Layout::Split);
     introduce(&mut guests);
@@ -70,7 +68,7 @@ fn protocol_features_and_their_numbers() {
 /// R6: the connection is closed, and nothing else.
 #[test]
 fn a_feature_that_was_not_offered() {
-    let net = Net::with(3, &[Feature::Packed], Duration::from_secs(300));
+    let net = Setup { ports: 3, mask: &[Feature::Packed], ..Setup::default() }.start();
     let mut guests = vec![net.plug(0, Options::new(Layout::Split)), net.plug(1, Options::new(Layout::Split))];
     introduce(&mut guests);
     for bits in [feature::RING_PACKED, feature::EVENT_IDX, 1 << 63] {

@@ -8,7 +8,7 @@ use ringway::guest::PortState;
 use ringway_testbed::driver::frame::{BROADCAST, frame};
 use ringway_testbed::driver::{Guest, Layout, Options, PATIENCE, eventually};
 
-use crate::guests::{LAYOUTS, Net, introduce, passes, station};
+use crate::guests::{LAYOUTS, Net, Setup, cpus, introduce, passes, station};
 
 /// GET_VRING_BASE says where the device stands, on a packed ring with both halves and their wrap counters; from there on the
 /// rings go on, with what was made available in between.
@@ -71,10 +71,10 @@ fn a_driver_is_loaded_anew() {
 
 /// R9: a guest goes in the middle of traffic in both directions, and comes back with the memory and rings that it had. Its
 /// neighbours notice nothing; of what comes to it, all is what was sent, in order.
-#[test]
-fn a_guest_goes_in_the_middle_of_traffic_and_comes_back() {
+fn goes_in_the_middle_of_traffic(workers: usize) {
     for layout in LAYOUTS {
-        let net = Net::beside_two(2);
+        // The two neighbours are on a bridge of their own: they hear nothing that is flooded meanwhile.
+        let net = Setup { ports: 4, apart: &[0, 1], workers, ..Setup::default() }.start();
         let mut guests = net.plug_all(layout);
         let (mut goes, mut sender) = (guests.remove(2), guests.remove(2));
         introduce(&mut guests);
@@ -109,6 +109,19 @@ fn a_guest_goes_in_the_middle_of_traffic_and_comes_back() {
         });
         assert_eq!(net.metric("ringway_vhost_connects_total", &[("port", "vm2")]), 9);
         net.assert_balances();
+    }
+}
+
+#[test]
+fn a_guest_goes_in_the_middle_of_traffic_and_comes_back() {
+    goes_in_the_middle_of_traffic(1);
+}
+
+/// With the guests dealt out to two workers.
+#[test]
+fn a_guest_goes_in_the_middle_of_handed_traffic_and_comes_back() {
+    if cpus() >= 2 {
+        goes_in_the_middle_of_traffic(2);
     }
 }
 

@@ -13,3 +13,4 @@ mod memory;
 mod pairs;
 mod payload;
 mod vrings;
+mod workers;

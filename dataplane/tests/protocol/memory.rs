@@ -33,7 +33,7 @@ fn tables_that_cannot_be() {
         ("beyond its file", vec![good, Span::new(0, 0x4001)]),
         ("beyond its file", vec![good, Span { file_offset: 0x3001, ..Span::new(0, 0x1000) }]),
         ("overlap", vec![Span::new(0, 0x2000), Span::new(0x1fff, 0x1000)]),
-        ("overlap", vec![good, good]),
+        ("overlap", vec![good, Span { user: 0, ..good }]),
         ("", vec![good, Span::new(0, 0)]),
         ("", vec![good, Span::new(u64::MAX - 0xffe, 0x1000)]),
         ("", vec![good, beyond]),
@@ -180,10 +180,16 @@ fn regions_come_and_go() {
             passes(&mut guests, 0, 1, 60 + round);
             passes(&mut guests, 1, 0, 60 + round);
         }
-        // Once more, it is not there any more.
-        assert!(guests[0].front_end.remove_region(span, fd).is_err());
-        assert!(guests[0].front_end.closes());
-        assert!(net.port(0).last_error().is_some_and(|error| error.contains("no memory region")));
+        // QEMU 7.2 says both once for each queue pair.
+        for _ in 0..3 {
+            guests[0].front_end.add_region(span, fd).unwrap();
+        }
+        for _ in 0..3 {
+            guests[0].front_end.remove_region(span, fd).unwrap();
+        }
+        passes(&mut guests, 0, 1, 100);
+        passes(&mut guests, 1, 0, 100);
+        assert_eq!(net.metric("ringway_vhost_connects_total", &[]), 2, "a connection was lost");
     }
 }
 

@@ -175,6 +175,30 @@ fn any_order_of_messages_will_do() {
     }
 }
 
+/// QEMU 7.2 enables all pairs but the first before it says SET_FEATURES, and does not say it again.
+#[test]
+fn enabled_before_the_features() {
+    for layout in LAYOUTS {
+        let net = Net::new(2);
+        let other = net.plug(0, Options::new(layout));
+        let mut front_end = FrontEnd::from_stream(net.listeners[1].accept().unwrap()).unwrap();
+        let options = Options::new(layout);
+        front_end.offered().unwrap();
+        front_end.negotiate_protocol().unwrap();
+        for index in [0, 1] {
+            front_end.send(Message::vring_state(request::SET_VRING_ENABLE, index, 1).bytes(), &[]).unwrap();
+        }
+        front_end.set_features(options.features).unwrap();
+        let mut late = Guest::renewed(front_end, options).unwrap();
+        late.front_end.share(&late.memory).unwrap();
+        late.start(0).unwrap();
+        assert_eq!(net.port(1).state(), PortState::Running);
+        let mut guests = vec![other, late];
+        introduce(&mut guests);
+        passes(&mut guests, 1, 0, 64);
+    }
+}
+
 /// R8: said of a ring that runs, a new base or address takes effect at once.
 #[test]
 fn a_base_after_the_address() {

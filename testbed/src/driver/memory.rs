@@ -111,7 +111,8 @@ impl DriverMemory {
     pub fn with_len(len: u64) -> std::io::Result<Self> {
         let half = (len / 2).next_multiple_of(4096);
         let high = (0x10_0000 + half + 1).next_multiple_of(1 << 32);
-        Self::new(&[Span::new(0x10_0000, half), Span::new(high, half)])
+        // As where both are of one file, the second behind the first.
+        Self::new(&[Span::new(0x10_0000, half), Span { file_offset: 0x3000, ..Span::new(high, half) }])
     }
 
     /// Other memory in the same place with the same content.

@@ -1,0 +1,52 @@
+//! The table of benches.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::cli::Options;
+use crate::closed_loop;
+use crate::report::{Bar, Table};
+
+/// Something to measure.
+pub(crate) struct Bench {
+    /// What `scripts/bench` calls it.
+    pub(crate) name: &'static str,
+    /// What it shows, in a line.
+    pub(crate) about: &'static str,
+    /// Measures. An error says that nothing could be measured; a bar that is missed is no error.
+    pub(crate) run: fn(&Options) -> Result<Outcome>,
+}
+
+/// What a bench found.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// On what, and how.
+    pub(crate) head: Vec<String>,
+    /// Every figure.
+    pub(crate) tables: Vec<Table>,
+    /// What the figures have to be.
+    pub(crate) bars: Vec<Bar>,
+    /// All of it, each round included.
+    pub(crate) json: Value,
+}
+
+/// All benches.
+pub(crate) const BENCHES: &[Bench] = &[Bench {
+    name: "loop",
+    about: "frames per second and busy cycles a frame of one core between two guests",
+    run: closed_loop::run,
+}];
+
+/// The bench of that name.
+pub(crate) fn find(name: &str) -> Result<&'static Bench> {
+    let names = || BENCHES.iter().map(|bench| bench.name).collect::<Vec<_>>().join(", ");
+    BENCHES
+        .iter()
+        .find(|bench| bench.name == name)
+        .with_context(|| format!("no bench \"{name}\"; there are: {}", names()))
+}
+
+/// For `--help`: a line a bench.
+pub(crate) fn list() -> String {
+    BENCHES.iter().map(|bench| format!("  {:8}  {}\n", bench.name, bench.about)).collect()
+}

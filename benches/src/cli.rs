@@ -1,0 +1,97 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+use crate::bench;
+use crate::switch::Backend;
+
+/// Measures Ringway and its peers in turn, on this machine, and holds it to bars.
+///
+/// Figures of a shared machine mean little by themselves. So the switches are measured in rounds, each of them once a
+/// round, and compared within the round; the median over rounds is what counts. A round in which the first backend took
+/// 15 % more cycles than in its best round, a switch failed, the load lost frames, or somebody else took over 5 % of either CPU is left out, and counted.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ringway-bench",
+    bin_name = "scripts/bench",
+    after_help = format!("Benches:\n{}", bench::list()),
+    after_long_help = format!("Benches:\n{}\n{EXPLANATION}", bench::list()),
+    max_term_width = 100
+)]
+pub(crate) struct Arguments {
+    /// What to measure.
+    #[arg(value_name = "NAME")]
+    pub(crate) bench: String,
+    /// Write everything, each round included, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+/// What a bench is to do.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    /// Rounds, of some 12 s plus --seconds for each backend, size and kind of ring.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) rounds: u32,
+    /// How long each measurement lasts, after two seconds to warm up.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) seconds: u64,
+    /// Which switches, in this order. The first one tells good rounds from noisy ones.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "lawful,testpmd,ovs,ringway")]
+    pub(crate) backends: Vec<Backend>,
+    /// Bytes of a frame, from the destination address on, without FCS.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "64,1500",
+          value_parser = clap::value_parser!(u16).range(60..=1514))]
+    pub(crate) sizes: Vec<u16>,
+    /// Kinds of rings: 1 for packed, 0 for split. The floor takes packed ones only.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1",
+          value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub(crate) packed: Vec<u8>,
+}
+
+const EXPLANATION: &str = "\
+Backends:
+  lawful    the floor: C over DPDK's vhost library, the least that the laws of the data path cost
+            (benches/floor/lawful.c says what it does and what it leaves out)
+  testpmd   dpdk-testpmd in io mode between two vhost ports: it looks nothing up
+  ovs       Open vSwitch with DPDK and a bridge without rules
+  ringway   $RINGWAY_BIN, or the build of this tree
+
+The loop: the switch has CPU 0. The load has CPU 1: one dpdk-testpmd with two virtio-user ports that
+sends every frame back with its addresses swapped. 256 frames are under way for ever, so none is
+lost, and the slower side sets the pace. \"Mframe/s\" counts frames through the switch, both
+directions together. \"cycles\" are the busy ones of CPU 0 a frame, as each switch counts them;
+\"burst\" is how many frames it found when it found any.
+
+Needs root, two CPUs and 1 GiB of memory for huge pages, which are given back at the end.
+Exit status: 0 every bar holds, 1 one does not, 2 nothing was measured.
+
+Examples:
+  scripts/bench loop
+  scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64
+  RINGWAY_BIN=other/ringway scripts/bench loop --json other.json";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn lists_are_taken_apart() {
+        let words = ["bench", "loop", "--backends", "testpmd,ringway", "--sizes", "64,512", "--packed", "1,0"];
+        let options = Arguments::try_parse_from(words).unwrap().options;
+        assert_eq!(options.backends, [Backend::Testpmd, Backend::Ringway]);
+        assert_eq!((options.sizes, options.packed), (vec![64, 512], vec![1, 0]));
+        Arguments::try_parse_from(["bench", "loop", "--sizes", "20"]).unwrap_err();
+    }
+}
