@@ -214,6 +214,8 @@ impl PairHost for Switch {
         placement.pairs.insert(id, (at, receives));
         placement.list_receivers(id.port);
         self.publish(&placement);
+        // Only now that everybody knows where the guest is: the first frame that it sends can be answered.
+        self.workers[usize::from(at.worker)].visit(usize::from(at.slot));
     }
 
     fn detach(&self, id: PairId) -> Option<QueuePair> {

@@ -3,6 +3,9 @@
 //! The text of vhost-user allows the message once VHOST_USER_F_PROTOCOL_FEATURES is negotiated; `vhost` insists on
 //! SET_FEATURES having come, and would end the connection. So the message is looked for before `vhost` reads it, and
 //! served here. One that wants a reply is left to `vhost`.
+//!
+//! `vhost` also takes a payload that arrives in pieces for a broken message, so a message is left to it only when it
+//! is there as a whole.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -14,12 +17,19 @@ const VERSION: u32 = 1;
 /// Request, flags, size; then index and value.
 const HEADER_LEN: usize = 12;
 const MESSAGE_LEN: usize = 20;
+/// What `vhost` takes at most.
+const PAYLOAD_MAX: usize = 4096;
 
 /// Waits for a message. If it is a SET_VRING_ENABLE without a reply, takes it: the ring's index and whether it is
 /// enabled. Any other message is left where it is.
 pub(super) fn take(stream: &UnixStream) -> io::Result<Option<(u32, bool)>> {
     let mut message = [0; MESSAGE_LEN];
     let (_, peeked) = recv(stream, &mut message[..HEADER_LEN], RecvFlags::PEEK | RecvFlags::WAITALL)?;
+    let payload = word(&message, 2) as usize;
+    if peeked == HEADER_LEN && (1..=PAYLOAD_MAX).contains(&payload) {
+        let mut whole = [0; HEADER_LEN + PAYLOAD_MAX];
+        recv(stream, &mut whole[..HEADER_LEN + payload], RecvFlags::PEEK | RecvFlags::WAITALL)?;
+    }
     if peeked < HEADER_LEN
         || [word(&message, 0), word(&message, 1), word(&message, 2)] != [SET_VRING_ENABLE, VERSION, 8]
     {

@@ -83,8 +83,6 @@ pub struct QueuePair {
     pub features: Features,
     /// The eventfd by which the guest says that it made chains available on the transmitq.
     pub kick: Option<OwnedFd>,
-    /// The eventfd by which we say that the pair is broken.
-    pub error: Option<OwnedFd>,
     /// The worker's slot to which its last burst went; a guess at where the next one goes.
     pub last_receiver: u16,
     /// Rings that published since their guest was last interrupted.
@@ -157,10 +155,10 @@ impl QueuePair {
         }
         self.counters.set_fault(Some(fault));
         for ring in [&mut self.transmitq, &mut self.receiveq].into_iter().flatten() {
+            if ring.fault().is_some() {
+                ring.tell_error();
+            }
             ring.set_fault(RingFault::PairBroken);
-        }
-        if let Some(error) = &self.error {
-            let _ = rustix::io::write(error, &1u64.to_ne_bytes());
         }
     }
 

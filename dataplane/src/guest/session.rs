@@ -137,7 +137,6 @@ impl Session {
             receiveq_size: size(&receiveq),
             transmitq_size: size(&transmitq),
         };
-        let clone = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
         let transmit_vring = &self.vrings[slot * 2 + 1];
         let kick = match &transmit_vring.kick {
             Kick::By(fd) => Some(fd.try_clone().map_err(Error::ReqHandlerError)?),
@@ -151,7 +150,6 @@ impl Session {
             memory: self.memory.clone(),
             features: self.features,
             kick,
-            error: clone(&transmit_vring.error).map_err(Error::ReqHandlerError)?,
             last_receiver: u16::MAX,
             owed: Owed::default(),
         };
@@ -172,9 +170,10 @@ impl Session {
         let call = vring.call.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
         let packed = self.features.contains(Features::RING_PACKED);
         let address = RingAddress { size: vring.size, descriptors, driver, device };
-        Ring::new(packed, direction, address, vring.base, &self.memory, call)
-            .map(Some)
-            .map_err(|error| refuse(format!("virtqueue {index}: {error}")))
+        let mut ring = Ring::new(packed, direction, address, vring.base, &self.memory, call)
+            .map_err(|error| refuse(format!("virtqueue {index}: {error}")))?;
+        ring.set_error(vring.error.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?);
+        Ok(Some(ring))
     }
 
     fn set_regions(&mut self, regions: Vec<Arc<Region>>) -> Result<()> {

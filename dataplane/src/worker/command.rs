@@ -18,8 +18,10 @@ const COMMANDS_MAX: usize = 64;
 /// What a worker can be asked.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Own this pair.
+    /// Own this pair, and deliver to it; take nothing from it yet.
     Attach { slot: usize, pair: Box<QueuePair>, done: Sender<()> },
+    /// Take from the pair in this slot, too: every worker knows where to deliver what its guest is answered.
+    Visit { slot: usize, done: Sender<()> },
     /// Give it back.
     Detach { slot: usize, done: Sender<Option<Box<QueuePair>>> },
     /// Look at this table from now on; the answer is the old one.

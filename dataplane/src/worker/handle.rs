@@ -155,10 +155,15 @@ impl Worker {
         SLOTS
     }
 
-    /// Hands a pair over, into a slot that is free.
+    /// Hands a pair over, into a slot that is free. Its guest can be given frames; what it sends waits for [`Worker::visit`].
     pub fn attach(&self, slot: usize, pair: QueuePair) {
         let pair = Box::new(pair);
         let _ = self.mailbox.ask(|done| Command::Attach { slot, pair, done });
+    }
+
+    /// Begins to take what the guest of a slot sends.
+    pub fn visit(&self, slot: usize) {
+        let _ = self.mailbox.ask(|done| Command::Visit { slot, done });
     }
 
     /// Takes the pair of a slot back. The worker has no burst of it under way any more.

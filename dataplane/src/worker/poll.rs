@@ -112,11 +112,14 @@ impl Poller {
                         // What cannot be waited for is still polled.
                         let _ = self.alarm.add(kick);
                     }
-                    if pair.transmitq.is_some() {
-                        self.visits.push(slot as u16);
-                    }
                     self.walker.memories[slot] = Some(pair.memory.clone());
                     self.walker.pairs[slot] = Some(pair);
+                    let _ = done.send(());
+                }
+                Command::Visit { slot, done } => {
+                    if self.walker.pairs[slot].as_ref().is_some_and(|pair| pair.transmitq.is_some()) {
+                        self.visits.push(slot as u16);
+                    }
                     let _ = done.send(());
                 }
                 Command::Detach { slot, done } => {

@@ -1,7 +1,5 @@
 //! Front ends that say what is no message, or what nobody may say. Each loses its connection, and that is all (R6, R8, R9).
 
-use std::io::ErrorKind;
-
 use ringway::guest::PortState;
 use ringway_testbed::driver::front_end::{feature, request};
 use ringway_testbed::driver::{FrontEnd, Guest, Layout, Message, Options, eventually};
@@ -240,21 +238,15 @@ fn a_front_end_that_does_not_listen() {
     let mut scene = Scene::new();
     let front_end = scene.connection();
     let question = Message::new(request::GET_FEATURES, &[]).bytes().repeat(200);
-    let stream_is_full = std::thread::scope(|scope| {
-        let asks = scope.spawn(|| {
-            for _ in 0..2000 {
-                if let Err(error) = front_end.send(&question, &[]) {
-                    return error.kind();
-                }
-            }
-            ErrorKind::Other
-        });
+    let is_stuck = std::thread::scope(|scope| {
+        // Far more than the socket holds of answers, and then of questions.
+        let asks = scope.spawn(|| (0..2000).any(|_| front_end.send(&question, &[]).is_err()));
         scene.neighbours_talk();
         std::thread::sleep(std::time::Duration::from_millis(200));
         scene.neighbours_talk();
         front_end.hang_up();
         asks.join().unwrap()
     });
-    assert_eq!(stream_is_full, ErrorKind::BrokenPipe, "it was answered all the time");
+    assert!(is_stuck, "all was taken though no answer was");
     scene.the_next_one_is_welcome();
 }

@@ -73,18 +73,19 @@ fn a_driver_is_loaded_anew() {
 /// neighbours notice nothing; of what comes to it, all is what was sent, in order.
 fn goes_in_the_middle_of_traffic(workers: usize) {
     for layout in LAYOUTS {
-        // The two neighbours are on a bridge of their own: they hear nothing that is flooded meanwhile.
-        let net = Setup { ports: 4, apart: &[0, 1], workers, ..Setup::default() }.start();
+        // Guests are dealt out to the workers in turn: who goes and who sends are on different ones, the two neighbours on the
+        // same. The neighbours have a bridge of their own, so that they hear nothing of what is flooded meanwhile.
+        let net = Setup { ports: 5, apart: &[0, 1, 2], workers, ..Setup::default() }.start();
         let mut guests = net.plug_all(layout);
-        let (mut goes, mut sender) = (guests.remove(2), guests.remove(2));
-        introduce(&mut guests);
+        let (neighbours, [goes, sender]) = guests.split_at_mut(3) else { unreachable!("there are five") };
+        introduce(neighbours);
         let stop = AtomicBool::new(false);
         let end = Instant::now() + PATIENCE;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut number = 0u64;
                 while !stop.load(Ordering::Relaxed) && Instant::now() < end {
-                    let mut next = frame(station(2), station(3), 80, 0);
+                    let mut next = frame(station(3), station(4), 80, 0);
                     next[14..22].copy_from_slice(&number.to_be_bytes());
                     number += u64::from(sender.pairs[0].try_send(&next));
                     while sender.pairs[0].try_receive().is_some() {}
@@ -93,21 +94,21 @@ fn goes_in_the_middle_of_traffic(workers: usize) {
             let mut last = None;
             for round in 0..8 {
                 // Heard from, so that frames come to it and not to all.
-                goes.send(&frame(station(3), station(2), 60, round));
+                goes.send(&frame(station(4), station(3), 60, round));
                 for _ in 0..300 {
                     let came = goes.receive().unwrap_or_else(|| panic!("round {round}: nothing comes"));
                     let number = u64::from_be_bytes(came[14..22].try_into().unwrap());
                     assert!(last.is_none_or(|last| number > last), "round {round}: {number} after {last:?}");
                     last = Some(number);
-                    goes.pairs[0].try_send(&frame(station(3), station(2), 60, round));
+                    goes.pairs[0].try_send(&frame(station(4), station(3), 60, round));
                 }
-                passes(&mut guests, 0, 1, 64);
-                goes.replug(&net.listeners[2]).unwrap();
-                passes(&mut guests, 1, 0, 64);
+                passes(neighbours, 0, 2, 64);
+                goes.replug(&net.listeners[3]).unwrap();
+                passes(neighbours, 2, 0, 64);
             }
             stop.store(true, Ordering::Relaxed);
         });
-        assert_eq!(net.metric("ringway_vhost_connects_total", &[("port", "vm2")]), 9);
+        assert_eq!(net.metric("ringway_vhost_connects_total", &[("port", "vm3")]), 9);
         net.assert_balances();
     }
 }

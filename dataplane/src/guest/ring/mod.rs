@@ -90,6 +90,7 @@ pub struct Ring {
     layout: Layout,
     fault: Option<RingFault>,
     call: Option<OwnedFd>,
+    error: Option<OwnedFd>,
     // Keeps mapped what the layout's pointers point into.
     _memory: Arc<GuestMemory>,
 }
@@ -110,7 +111,19 @@ impl Ring {
         } else {
             Layout::Split(SplitRing::new(direction, address, base, memory)?)
         };
-        Ok(Self { layout, fault: None, call, _memory: memory.clone() })
+        Ok(Self { layout, fault: None, call, error: None, _memory: memory.clone() })
+    }
+
+    /// Gives it the eventfd by which the front end hears that the ring is broken.
+    pub fn set_error(&mut self, error: Option<OwnedFd>) {
+        self.error = error;
+    }
+
+    /// Tells the front end that the ring is broken.
+    pub fn tell_error(&self) {
+        if let Some(error) = &self.error {
+            let _ = rustix::io::write(error, &1u64.to_ne_bytes());
+        }
     }
 
     /// Takes up to `want` chains more into `list`. A descriptor that breaks the rules ends the ring: the chains
