@@ -209,9 +209,12 @@ fn worker_seconds_add_up_when_idle() {
 #[test]
 fn worker_seconds_add_up_under_load() {
     let loaded = Loaded::start();
+    let before = loaded.received();
     assert_adds_up(&loaded.ringway);
+    let came = loaded.received() - before;
+    assert!(came > 100_000, "{came} frames only: this was no load");
     let busy = loaded.ringway.metrics().unwrap().sum("ringway_worker_seconds_total", &[("mode", "busy")]);
-    assert!(busy > 1.0, "busy for {busy} s only: this was no load");
+    assert!(busy > 0.0, "{came} frames in no time");
 }
 
 /// One request and its answer, on a connection of its own.

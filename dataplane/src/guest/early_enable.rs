@@ -9,7 +9,9 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
 const SET_VRING_ENABLE: u32 = 18;
@@ -26,9 +28,8 @@ pub(super) fn take(stream: &UnixStream) -> io::Result<Option<(u32, bool)>> {
     let mut message = [0; MESSAGE_LEN];
     let (_, peeked) = recv(stream, &mut message[..HEADER_LEN], RecvFlags::PEEK | RecvFlags::WAITALL)?;
     let payload = word(&message, 2) as usize;
-    if peeked == HEADER_LEN && (1..=PAYLOAD_MAX).contains(&payload) {
-        let mut whole = [0; HEADER_LEN + PAYLOAD_MAX];
-        recv(stream, &mut whole[..HEADER_LEN + payload], RecvFlags::PEEK | RecvFlags::WAITALL)?;
+    if peeked == HEADER_LEN && payload <= PAYLOAD_MAX {
+        wait_for(stream, HEADER_LEN + payload)?;
     }
     if peeked < HEADER_LEN
         || [word(&message, 0), word(&message, 1), word(&message, 2)] != [SET_VRING_ENABLE, VERSION, 8]
@@ -40,6 +41,22 @@ pub(super) fn take(stream: &UnixStream) -> io::Result<Option<(u32, bool)>> {
         (MESSAGE_LEN, value @ (0 | 1)) => Ok(Some((word(&message, 3), value == 1))),
         _ => Err(io::Error::new(io::ErrorKind::InvalidData, "SET_VRING_ENABLE is cut off or neither 0 nor 1")),
     }
+}
+
+/// Waits until `len` bytes can be read, or no more will come. The kernel does not wait when it peeks, so this looks again,
+/// ever less often; front ends send messages whole, and seldom is there anything to wait for.
+fn wait_for(stream: &UnixStream, len: usize) -> io::Result<()> {
+    let mut whole = [0; HEADER_LEN + PAYLOAD_MAX];
+    let mut pause = Duration::from_millis(1);
+    while recv(stream, &mut whole[..len], RecvFlags::PEEK)?.1 < len {
+        let mut hang_up = [PollFd::new(stream, PollFlags::RDHUP)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: pause.subsec_nanos().into() };
+        if poll(&mut hang_up, Some(&timeout))? > 0 {
+            break;
+        }
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 fn word(message: &[u8; MESSAGE_LEN], index: usize) -> u32 {
