@@ -75,7 +75,7 @@ struct region {
 
 struct port {
 	char *path;
-	volatile bool ready;
+	bool ready;
 	uint32_t id;
 	struct rte_vhost_memory *memory;
 	struct region hit;
@@ -495,7 +495,7 @@ static void run(void)
 		int moved = 0;
 
 		visits++;
-		if (ports[0].ready && ports[1].ready) {
+		if (__atomic_load_n(&ports[0].ready, __ATOMIC_ACQUIRE) && __atomic_load_n(&ports[1].ready, __ATOMIC_ACQUIRE)) {
 			moved = forward(&ports[0], &ports[1]) + forward(&ports[1], &ports[0]);
 			end = rte_rdtsc();
 		}

@@ -3,7 +3,7 @@
 //!
 //! | module | what lives there |
 //! |---|---|
-//! | [`bench`] | the table of benches, and what each of them returns |
+//! | [`mod@bench`] | the table of benches, and what each of them returns |
 //! | [`closed_loop`] | the bench `loop` |
 //! | [`switch`] | what can be measured: Ringway, the floor, testpmd, Open vSwitch |
 //! | [`load`] | the pair of guests that keeps frames going round |

@@ -202,6 +202,8 @@ fn a_guest_goes_and_comes_back() {
     assert!(net.end_ping(1) > 10);
     net.run(3, "killall iperf3; true");
     net.guest(2).wait_booted().unwrap();
+    let boots = net.guest(2).console().matches("ringway: guest booted").count();
+    assert_eq!(boots, 2, "that was no reboot");
     assert!(net.feature(2, PACKED_BIT));
     net.wait_pairs(2, 2);
     net.ping(2, 1);

@@ -92,6 +92,10 @@ fn a_buffer_of_the_wrong_direction() {
         for on in On::BOTH {
             let last = if layout == Layout::Split { flag::NEXT } else { 0 };
             for shape in ["alone", "first", "last", "indirect"] {
+                // DPDK's driver marks the buffers in packed tables of its transmitq as writable; they are read all the same.
+                if (layout, on, shape) == (Layout::Packed, On::Transmitq, "indirect") {
+                    continue;
+                }
                 let mut scene = Scene::new(layout, on);
                 let wrong = RawDescriptor { flags: on.wrong(), ..scene.raw(0) };
                 let wrong_first = RawDescriptor { flags: on.wrong() | flag::NEXT, ..wrong };

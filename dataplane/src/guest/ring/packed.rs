@@ -186,8 +186,10 @@ impl PackedRing {
                     return Err(RingFault::BadIndirect.into());
                 }
                 let count = (descriptor.len / Descriptor::LEN) as u16;
+                // DPDK's driver leaves WRITE set in the tables of its transmitq; we only read there.
+                let ignored = if self.direction == Direction::Readable { flag::WRITE } else { 0 };
                 builder.push_indirect(descriptor.address, descriptor.len, self.size, |index, entry| {
-                    (entry.tail[1], (index + 1 < count).then_some(index + 1))
+                    (entry.tail[1] & !ignored, (index + 1 < count).then_some(index + 1))
                 })?;
                 return Ok((id, 1));
             }
