@@ -2,7 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +23,9 @@ const LINE_MAX: u64 = 64 * 1024;
 const CLIENTS_MAX: usize = 32;
 /// A client that does not take its answer is dropped after this.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A client that asks nothing for so long makes room for others.
+const QUIET_MAX: Duration = Duration::from_secs(60);
 
 /// Error codes of JSON-RPC 2.0, section 5.1.
 const PARSE_ERROR: i32 = -32700;
@@ -48,8 +51,12 @@ impl Server {
         let listener = match UnixListener::bind(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 // A socket that nobody listens on was left behind by a switch that was killed.
-                if UnixStream::connect(path).is_ok() {
-                    bail!("another switch answers at {at}; stop it, or set `control_socket` elsewhere");
+                match UnixStream::connect(path) {
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
+                    _ => bail!("another switch answers at {at}; stop it, or set `control_socket` elsewhere"),
+                }
+                if !fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
+                    bail!("{at} is there and is no socket; remove it, or set `control_socket` elsewhere");
                 }
                 fs::remove_file(path).and_then(|()| UnixListener::bind(path))
             }
@@ -94,6 +101,7 @@ fn accept(switch: &Arc<Switch>, listener: &UnixListener) {
 
 fn serve(switch: &Switch, mut stream: &UnixStream) -> std::io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(QUIET_MAX))?;
     let mut lines = BufReader::new(stream);
     loop {
         let mut line = Vec::new();

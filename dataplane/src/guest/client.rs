@@ -87,8 +87,15 @@ fn serve_message(
     session: &Arc<Mutex<Session>>,
     requests: &mut BackendReqHandler<Mutex<Session>>,
 ) -> Result<(), Error> {
-    match early_enable::take(peek).map_err(Error::SocketBroken)? {
-        Some((index, enable)) => session.lock().unwrap_or_else(PoisonError::into_inner).set_vring_enable(index, enable),
-        None => requests.handle_request(),
+    let Some(message) = early_enable::take(peek).map_err(Error::SocketBroken)? else {
+        return requests.handle_request();
+    };
+    let (done, reply) = {
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        (session.set_vring_enable(message.index, message.enable), message.need_reply && session.replies())
+    };
+    if reply {
+        early_enable::reply(peek, done.is_err()).map_err(Error::SocketBroken)?;
     }
+    done
 }

@@ -9,7 +9,7 @@ use super::features::Features;
 use super::frame::{FrameHead, HEAD_LEN, NET_HEADER_MAX};
 use super::memory::{GuestMemory, Segment};
 use super::pair::QueuePair;
-use super::ring::{BURST, CHAINS_MAX, Chain, ChainList, Ring, Used};
+use super::ring::{BURST, CHAINS_MAX, Chain, ChainList, Ring, SEGMENTS_MAX, Used};
 use crate::account::DropReason;
 
 /// A burst that was received, as its receivers see it.
@@ -175,12 +175,16 @@ impl<'m> Receiver<'_, 'm> {
     ) -> Shortage {
         let Self { ring, memory, header_len, mergeable } = self;
         let mut short = Shortage::default();
+        let mut walked = 0;
         for index in set_bits(mask) {
             let len = frames.lens[index];
             let need = len + header_len as u32;
             let mut reserved = reserve(ring, memory, room, used.len(), need, mergeable);
-            if let (Err(Short::Empty), false) = (&reserved, used.is_empty()) {
-                // Perhaps only our lists are full: empty them and look again.
+            if let (Err(Short::Empty), false, true) =
+                (&reserved, used.is_empty(), walked + room.walked() < SEGMENTS_MAX)
+            {
+                // Perhaps only our lists are full: empty them and look again, as long as one burst may work.
+                walked += room.walked();
                 ring.publish(used);
                 ring.rewind();
                 short.published = true;

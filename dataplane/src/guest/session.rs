@@ -56,6 +56,8 @@ pub struct Session {
     regions: Vec<Arc<Region>>,
     memory: Arc<GuestMemory>,
     vrings: Vec<Vring>,
+    /// The front end asked for replies to messages that have none of their own.
+    replies: bool,
     /// Which pairs a worker has.
     attached: [bool; QUEUE_PAIRS_MAX as usize],
 }
@@ -71,8 +73,14 @@ impl Session {
             regions: Vec::new(),
             memory: Arc::default(),
             vrings: (0..QUEUE_PAIRS_MAX * 2).map(|_| Vring::default()).collect(),
+            replies: false,
             attached: [false; QUEUE_PAIRS_MAX as usize],
         }
+    }
+
+    /// Whether VHOST_USER_PROTOCOL_F_REPLY_ACK was negotiated.
+    pub(super) fn replies(&self) -> bool {
+        self.replies
     }
 
     /// The connection is gone: takes every pair back, and the guest's memory with them.
@@ -229,6 +237,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         if unknown != 0 {
             return Err(refuse(format!("the front end takes features that were not offered: {unknown:#x}")));
         }
+        // QEMU says it again for each queue pair; what runs is not to be disturbed for that.
+        if features == self.features.bits() && self.features.contains(Features::PROTOCOL_FEATURES) {
+            return Ok(());
+        }
         self.change_all(|session| {
             session.features = Features::from_bits_truncate(features);
             session.port.set_negotiated(session.features);
@@ -248,6 +260,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         if features & !PROTOCOL_FEATURES.bits() != 0 {
             return Err(refuse(format!("the front end takes protocol features that were not offered: {features:#x}")));
         }
+        self.replies = features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0;
         Ok(())
     }
 
@@ -357,6 +370,11 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
         let call = file.map(eventfd).transpose().map_err(Error::ReqHandlerError)?;
+        // What was published before went to the old eventfd, where nobody may listen any more. One interrupt too many
+        // is allowed, one too few is not.
+        if let Some(call) = &call {
+            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        }
         self.change(index.into(), |vring| {
             vring.call = call;
             Ok(())
@@ -372,6 +390,9 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
+        if self.vring(index)?.enabled == enable {
+            return Ok(());
+        }
         self.change(index, |vring| {
             vring.enabled = enable;
             Ok(())

@@ -107,10 +107,9 @@ impl Poller {
         self.walker.pay_all();
         while let Some(command) = self.mailbox.next() {
             match command {
-                Command::Attach { slot, pair, done } => {
-                    if let Some(kick) = pair.kick() {
-                        // What cannot be waited for is still polled.
-                        let _ = self.alarm.add(kick);
+                Command::Attach { slot, mut pair, done } => {
+                    if pair.kick().is_some_and(|kick| self.alarm.add(kick).is_err()) {
+                        pair.kick = None; // what cannot be waited for is polled
                     }
                     self.walker.memories[slot] = Some(pair.memory.clone());
                     self.walker.pairs[slot] = Some(pair);

@@ -366,8 +366,9 @@ impl Lookup<'_> {
     /// kept: the first frame from there must end the flooding.
     fn decide(&self, key: FlowKey, hash: u64, flows: &mut FlowTable) -> Decision {
         let Some((bridge, generation)) = self.bridge() else { return Decision::Drop(DropReason::NoDestination) };
-        let source = self.macs.learn(bridge, key.source(), self.port, self.now);
+        // Before anything is looked at: what another worker changes meanwhile makes the stamp old.
         let stamp = self.stamp();
+        let source = self.macs.learn(bridge, key.source(), self.port, self.now);
         let (action, destination) = if key.destination().is_group() {
             (Action::Flood, MacRef::ALWAYS)
         } else {

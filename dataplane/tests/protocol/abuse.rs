@@ -1,7 +1,9 @@
 //! Front ends that say what is no message, or what nobody may say. Each loses its connection, and that is all (R6, R8, R9).
 
+use std::os::fd::AsFd;
+
 use ringway::guest::PortState;
-use ringway_testbed::driver::front_end::{feature, request};
+use ringway_testbed::driver::front_end::{Bells, feature, request};
 use ringway_testbed::driver::{FrontEnd, Guest, Layout, Message, Options, eventually};
 
 use crate::guests::{LAYOUTS, Net, introduce, passes};
@@ -137,6 +139,20 @@ fn header_and_payload_apart() {
     for ends in [&[12][..], &[4, 8, 12], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]] {
         assert!(is_understood_in_pieces(ends), "in pieces to {ends:?}");
     }
+}
+
+/// Also where a file comes with the header, which ends what can be read at a time.
+#[test]
+fn header_with_a_file_and_payload_apart() {
+    let net = Net::new(1);
+    let front_end = FrontEnd::from_stream(net.listeners[0].accept().unwrap()).unwrap();
+    let bells = Bells::new(true).unwrap();
+    let message = Message::words(request::SET_VRING_CALL, &[0]);
+    front_end.send(&message.bytes()[..12], &[bells.error.as_fd()]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    front_end.send(&message.bytes()[12..], &[]).unwrap();
+    front_end.send(Message::new(request::GET_FEATURES, &[]).bytes(), &[]).unwrap();
+    assert!(front_end.receive().is_ok_and(|(code, _)| code == request::GET_FEATURES));
 }
 
 /// A stream socket may hand over a payload in pieces, too.

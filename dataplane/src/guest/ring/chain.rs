@@ -70,6 +70,12 @@ impl<'m> ChainList<'m> {
         self.segments.get(start..start + usize::from(chain.count)).unwrap_or(&[])
     }
 
+    /// Descriptors walked for chains of several pieces.
+    #[must_use]
+    pub fn walked(&self) -> usize {
+        self.walked
+    }
+
     /// Empties it.
     #[inline]
     pub fn clear(&mut self) {
