@@ -159,20 +159,18 @@ impl Ovs {
         &mut self.switch
     }
 
+    /// It answers before DPDK has started, which takes a while.
     fn wait_ready(&self) -> Result<()> {
-        let answers = || match self.appctl(&["version"]) {
-            Ok(_) => Some(true),
-            Err(_) => (!self.switch.is_running()).then_some(false),
+        let has_dpdk = || {
+            let value = self.vsctl(&["get", "Open_vSwitch", ".", "dpdk_initialized"]);
+            let ready = value.is_ok_and(|value| value.trim() == "true") && self.appctl(&["version"]).is_ok();
+            if ready { Some(true) } else { (!self.switch.is_running()).then_some(false) }
         };
-        let ready = wait_for("ovs-vswitchd", READY, answers);
-        if !matches!(ready, Ok(true)) {
-            return Err(self.switch.failure("does not answer"));
+        match wait_for("ovs-vswitchd", READY, has_dpdk) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.switch.failure("ended")),
+            Err(_) => Err(self.switch.failure("could not start DPDK")),
         }
-        let dpdk = self.vsctl(&["get", "Open_vSwitch", ".", "dpdk_initialized"])?;
-        if dpdk.trim() != "true" {
-            return Err(self.switch.failure("could not start DPDK"));
-        }
-        Ok(())
     }
 }
 
