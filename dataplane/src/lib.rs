@@ -5,7 +5,7 @@
 //!
 //! | room | what lives there |
 //! |---|---|
-//! | [`account`], [`cpu`] | counters and drop reasons; two CPU instructions |
+//! | [`account`], [`cpu`] | counters and drop reasons; what is asked of the CPU directly |
 //! | [`packet`] | bytes to meaning |
 //! | [`flow`] | the flow table and the MAC table |
 //! | [`guest`] | a vhost-user port: protocol session, memory, virtqueues |

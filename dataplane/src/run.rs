@@ -20,9 +20,14 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let _server = Server::start(switch.clone(), &plan.control_socket)?;
     switch.serve()?;
     let cpus = switch.workers.iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
-    tracing::info!("{} ports on {} bridges; workers on CPU {cpus}", switch.ports.len(), switch.bridges.len());
+    let (ports, bridges) = (counted(switch.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
+    tracing::info!("{ports} on {bridges}; workers on CPU {cpus}");
     if let Some(signal) = signals.forever().next() {
         tracing::info!("ends on signal {signal}");
     }
     Ok(())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -15,6 +15,9 @@ use super::session::Session;
 /// How long to wait before trying to connect again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long a port is shut whose front end held a worker up.
+const SHUT: Duration = Duration::from_secs(10);
+
 /// A session needs little stack; a thousand ports must not cost a gigabyte of it.
 const STACK_BYTES: usize = 128 * 1024;
 
@@ -49,6 +52,9 @@ fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>) {
                 tracing::warn!("port {}: {why}", port.name);
                 port.set_last_error(Some(why));
             }
+        }
+        if port.take_offence() {
+            thread::sleep(SHUT);
         }
         thread::sleep(RETRY);
     }

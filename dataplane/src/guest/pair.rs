@@ -52,7 +52,7 @@ impl PairCounters {
         RingFault::from_code(self.fault.load(Ordering::Relaxed))
     }
 
-    fn set_fault(&self, fault: Option<RingFault>) {
+    pub(super) fn set_fault(&self, fault: Option<RingFault>) {
         self.fault.store(fault.map_or(0, |fault| fault as u8), Ordering::Relaxed);
     }
 }
@@ -139,11 +139,16 @@ impl QueuePair {
     #[inline]
     pub fn interrupt(&mut self) {
         let owed = std::mem::take(&mut self.owed);
+        let mut fault = None;
         for (ring, owed) in [(&mut self.transmitq, owed.transmitq), (&mut self.receiveq, owed.receiveq)] {
             if let (Some(ring), true) = (ring, owed) {
                 let counters = &self.counters;
                 if ring.interrupt() { &counters.interrupts } else { &counters.interrupts_suppressed }.add(1);
+                fault = fault.or(ring.fault());
             }
+        }
+        if let Some(fault) = fault {
+            self.break_pair(fault);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::features::Features;
 use super::pair::{PairCounters, PairId, QueuePair};
+use super::ring::RingFault;
 
 /// Queue pairs that a port offers: what GET_QUEUE_NUM answers. A QEMU that asks for more never boots.
 pub const QUEUE_PAIRS_MAX: u16 = 128;
@@ -138,6 +139,14 @@ impl Port {
     #[must_use]
     pub fn running(&self) -> Vec<(u16, PairInfo)> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether the front end that is gone held a worker up; forgotten with the answer.
+    pub(super) fn take_offence(&self) -> bool {
+        let offended = |counters: &PairCounters| counters.fault() == Some(RingFault::InterruptBlocks);
+        let offences: Vec<_> = self.pairs().filter(|(_, counters)| offended(counters)).collect();
+        offences.iter().for_each(|(_, counters)| counters.set_fault(None));
+        !offences.is_empty()
     }
 
     pub(super) fn set_connected(&self, connected: bool) {

@@ -21,7 +21,7 @@ use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress
 use super::notifier::eventfd;
 use super::pair::{Owed, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
-use super::ring::{Direction, Ring, RingAddress};
+use super::ring::{Direction, Ring, RingAddress, RingFault};
 
 /// What the front end has said of one virtqueue.
 #[derive(Debug, Default)]
@@ -134,6 +134,11 @@ impl Session {
     /// Hands a pair to a worker if at least one of its rings is ready.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
+        if self.port.counters(index).fault() == Some(RingFault::InterruptBlocks) {
+            return Err(refuse(format!(
+                "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
+            )));
+        }
         let receiveq = self.ring(slot * 2, Direction::Writable)?;
         let transmitq = self.ring(slot * 2 + 1, Direction::Readable)?;
         if receiveq.is_none() && transmitq.is_none() {

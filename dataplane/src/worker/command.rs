@@ -44,7 +44,7 @@ impl Mailbox {
         Ok(Self { queue: ArrayQueue::new(COMMANDS_MAX), wake, asleep: AtomicBool::new(false) })
     }
 
-    /// Asks and waits for the answer; `None` if the worker has ended.
+    /// Asks and waits for the answer; `None` if the worker ends meanwhile.
     pub(super) fn ask<A>(&self, command: impl FnOnce(Sender<A>) -> Command) -> Option<A> {
         let (done, answer) = bounded(1);
         self.tell(command(done));

@@ -35,10 +35,12 @@ impl Mode {
 /// Written by the worker only.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
-    ticks: [Counter; 3],
+    /// Awake.
+    ticks: [Counter; 2],
     iterations: [Counter; 3],
-    /// When it fell asleep; 0 while awake.
-    asleep_since: AtomicU64,
+    /// Ticks asleep, shifted left by one; while it sleeps, less the time when that began, and the lowest bit is set. One
+    /// word, so that a reader never sees a sleep twice or not at all. Arithmetic is modulo 2⁶³.
+    slept: AtomicU64,
     /// Lookups that found a verdict that holds.
     pub flow_hits: Counter,
     /// Lookups after which the frame was decided anew.
@@ -68,26 +70,55 @@ impl WorkerCounters {
         self.iterations[mode as usize].add(1);
     }
 
+    /// A sleep begins at `now`.
     pub(super) fn falls_asleep(&self, now: u64) {
-        self.asleep_since.store(now, Ordering::Relaxed);
+        let slept = self.slept.load(Ordering::Relaxed) >> 1;
+        self.slept.store(slept.wrapping_sub(now) << 1 | 1, Ordering::Relaxed);
     }
 
-    pub(super) fn wakes(&self, slept: u64) {
-        self.asleep_since.store(0, Ordering::Relaxed);
-        self.spent(Mode::Sleep, slept);
+    /// It ends at `now`.
+    pub(super) fn wakes(&self, now: u64) {
+        let begun = self.slept.load(Ordering::Relaxed) >> 1;
+        self.slept.store(begun.wrapping_add(now) << 1, Ordering::Relaxed);
+        self.iterations[Mode::Sleep as usize].add(1);
     }
 
     /// Time-stamp ticks spent in `mode`, the sleep that still goes on included.
     #[must_use]
     pub fn ticks(&self, mode: Mode) -> u64 {
-        let ticks = self.ticks[mode as usize].get();
-        let since = self.asleep_since.load(Ordering::Relaxed);
-        if mode == Mode::Sleep && since != 0 { ticks + timestamp().saturating_sub(since) } else { ticks }
+        if mode != Mode::Sleep {
+            return self.ticks[mode as usize].get();
+        }
+        let slept = self.slept.load(Ordering::Relaxed);
+        let until = if slept & 1 == 0 { 0 } else { timestamp() };
+        (slept >> 1).wrapping_add(until) << 1 >> 1
     }
 
     /// Iterations spent in `mode`.
     #[must_use]
     pub fn iterations(&self, mode: Mode) -> u64 {
         self.iterations[mode as usize].get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_counts_while_it_goes_on_and_after() {
+        let counters = WorkerCounters::default();
+        let begun = timestamp();
+        counters.falls_asleep(begun);
+        let during = counters.ticks(Mode::Sleep);
+        assert!(during <= timestamp() - begun);
+        let end = timestamp();
+        counters.wakes(end);
+        assert_eq!(counters.ticks(Mode::Sleep), end - begun);
+        assert!(during <= end - begun);
+        counters.falls_asleep(end + 5);
+        counters.wakes(end + 12);
+        assert_eq!(counters.ticks(Mode::Sleep), end - begun + 7);
+        assert_eq!(counters.iterations(Mode::Sleep), 2);
     }
 }

@@ -14,6 +14,7 @@ use super::command::{Command, Mailbox};
 use super::counters::WorkerCounters;
 use super::hand_off::hand_off;
 use super::poll::{Poller, SLOTS};
+use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::topology::Topology;
 use super::walk::{Links, Scratch, Walker};
@@ -128,14 +129,22 @@ impl Worker {
         let (pinned, is_pinned) = bounded(1);
         let thread = std::thread::Builder::new().name(format!("ringway-w{cpu}"));
         let thread = thread.spawn(move || {
-            let ok = core_affinity::set_for_current(CoreId { id: cpu });
-            let _ = pinned.send(ok);
-            if ok {
-                poller.run();
+            if !core_affinity::set_for_current(CoreId { id: cpu }) {
+                let _ = pinned.send(Ok(false));
+                return;
+            }
+            match Pulse::new() {
+                Ok(pulse) => {
+                    let _ = pinned.send(Ok(true));
+                    poller.run(pulse);
+                }
+                Err(error) => {
+                    let _ = pinned.send(Err(error));
+                }
             }
         });
         let thread = thread.map_err(start_error)?;
-        if is_pinned.recv() != Ok(true) {
+        if !is_pinned.recv().unwrap_or(Ok(false)).map_err(start_error)? {
             let _ = thread.join();
             let allowed = Self::allowed_cpus().iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
             return Err(WorkerError::Pin { number, cpu, allowed });

@@ -1,9 +1,9 @@
 //! Workers: a thread pinned to a CPU, polling every ring that it owns.
 //!
-//! `poll` is the loop, `walk` what happens to a burst, `sleep` how it waits when nothing moves; `command` is the only way
-//! into a running worker, `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another
-//! worker. Nothing here allocates, locks or logs
-//! while frames move, and nothing here makes a system call but a guest's eventfd (and `sleep`).
+//! `poll` is the loop, `walk` what happens to a burst, `sleep` how it waits when nothing moves, `pulse` what gets it out
+//! of a system call; `command` is the only way into a running worker, `topology` the table by which it finds receivers, and
+//! `hand_off` the ring to a receiver of another worker. Nothing here allocates, locks or logs while frames move, and nothing
+//! here makes a system call but a guest's eventfd (and to sleep).
 
 mod clock;
 mod command;
@@ -12,6 +12,7 @@ mod cpus;
 mod hand_off;
 mod handle;
 mod poll;
+mod pulse;
 mod sleep;
 mod topology;
 mod walk;

@@ -8,6 +8,7 @@ use rustix::event::Timespec;
 use super::command::{Command, Mailbox};
 use super::counters::Mode;
 use super::hand_off::HAND_OFF_BURSTS;
+use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::walk::Walker;
 use crate::cpu::timestamp;
@@ -33,12 +34,14 @@ pub(super) struct Poller {
 
 impl Poller {
     /// Polls until told to stop.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, mut pulse: Pulse) {
+        pulse.start();
         let counters = self.walker.counters.clone();
         let mut last = timestamp();
         let mut quiet_since = last;
         loop {
             if !self.mailbox.is_empty() && self.obey() {
+                while self.mailbox.next().is_some() {} // who asked must not wait for ever
                 return;
             }
             self.walker.now = self.clock.load(Ordering::Relaxed);
@@ -53,7 +56,7 @@ impl Poller {
             }
             counters.spent(Mode::Idle, spent);
             if now.wrapping_sub(quiet_since) > self.quiet_max {
-                last = self.sleep(last);
+                last = self.sleep(last, &mut pulse);
                 quiet_since = last;
             }
             std::hint::spin_loop();
@@ -72,7 +75,7 @@ impl Poller {
     }
 
     /// Arms every ring, looks once more, and sleeps. When it is over.
-    fn sleep(&mut self, since: u64) -> u64 {
+    fn sleep(&mut self, since: u64, pulse: &mut Pulse) -> u64 {
         let Self { walker, visits, mailbox, alarm, .. } = self;
         mailbox.falls_asleep();
         let mut nothing = !walker.has_handed();
@@ -86,11 +89,13 @@ impl Poller {
         let mut now = timestamp();
         walker.counters.spent(Mode::Idle, now.wrapping_sub(since));
         if nothing && mailbox.is_empty() {
+            pulse.stop();
             walker.counters.falls_asleep(now);
             alarm.sleep(if all_kick { None } else { Some(&UNKICKED) });
             let woken = timestamp();
-            walker.counters.wakes(woken.wrapping_sub(now));
+            walker.counters.wakes(woken);
             now = woken;
+            pulse.start();
         }
         mailbox.is_awake();
         for &slot in visits.iter() {

@@ -195,6 +195,9 @@ impl Walker {
         for from in links.from.iter().filter(|from| !from.is_empty()) {
             let mut list = ChainList::new();
             from.take(from.memory(), &mut list, &mut scratch.outputs);
+            if !owed.is_empty() {
+                pay(owed, pairs); // no burst of our own guests may come to do it
+            }
             let Scratch { heads, lens, outputs, .. } = &mut **scratch;
             let count = list.chains.len();
             for (index, chain) in list.chains.iter().take(BURST).enumerate() {

@@ -1,12 +1,16 @@
 //! Front ends that say what is no message, or what nobody may say. Each loses its connection, and that is all (R6, R8, R9).
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use ringway::guest::PortState;
-use ringway_testbed::driver::front_end::{Bells, feature, request};
+use ringway::guest::ring::RingFault;
+use ringway_testbed::driver::frame::frame;
+use ringway_testbed::driver::front_end::{Bells, feature, request, rung};
 use ringway_testbed::driver::{FrontEnd, Guest, Layout, Message, Options, eventually};
+use rustix::fs::{OFlags, fcntl_setfl};
 
-use crate::guests::{LAYOUTS, Net, introduce, passes};
+use crate::guests::{LAYOUTS, Net, introduce, passes, station};
 
 /// Two neighbours who talk, and a third port for the abuse.
 struct Scene {
@@ -225,6 +229,33 @@ fn requests_that_were_not_offered() {
         assert!(eventually(|| scene.net.port(2).running().is_empty()));
         scene.neighbours_talk();
     }
+    scene.the_next_one_is_welcome();
+}
+
+/// An eventfd is shared with the front end, and so is its O_NONBLOCK. Who takes that away and fills the counter makes a
+/// writer wait for ever; the worker and all its guests must not.
+#[test]
+fn an_eventfd_that_blocks() {
+    let mut scene = Scene::new();
+    let mut guest = scene.running(Layout::Packed);
+    let call = guest.pairs[0].transmit_bells.call.as_ref().unwrap();
+    fcntl_setfl(call, OFlags::empty()).unwrap();
+    rung(call); // empty, then full
+    rustix::io::write(call, &(u64::MAX - 1).to_ne_bytes()).unwrap();
+    let begun = Instant::now();
+    let sent = frame(station(0), station(2), 64, 0);
+    guest.send(&sent);
+    assert!(scene.guests[0].receive() == Some(sent));
+    scene.neighbours_talk();
+    assert!(eventually(|| scene.net.counters(2).fault() == Some(RingFault::InterruptBlocks)));
+    scene.neighbours_talk();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // It may not try that again and again: the connection ends with the next attempt, and the port is shut a while.
+    let again = guest.front_end.enable(0, false).and_then(|()| guest.front_end.enable(0, true));
+    assert!(again.is_err() || guest.front_end.closes());
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(scene.net.port(2).state(), PortState::Connecting);
+    std::thread::sleep(Duration::from_secs(8));
     scene.the_next_one_is_welcome();
 }
 

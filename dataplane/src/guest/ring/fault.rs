@@ -16,19 +16,22 @@ pub enum RingFault {
     BadIndex,
     /// More chains available than the ring can hold (split).
     AvailableJump,
+    /// The eventfd by which the guest is interrupted was made to block.
+    InterruptBlocks,
     /// The other ring of the pair broke.
     PairBroken,
 }
 
 impl RingFault {
     /// All of them, for metrics and for reading back a number.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::BadAddress,
         Self::BadDirection,
         Self::ChainTooLong,
         Self::BadIndirect,
         Self::BadIndex,
         Self::AvailableJump,
+        Self::InterruptBlocks,
         Self::PairBroken,
     ];
 
@@ -42,6 +45,7 @@ impl RingFault {
             Self::BadIndirect => "bad_indirect_table",
             Self::BadIndex => "bad_descriptor_index",
             Self::AvailableJump => "available_index_jump",
+            Self::InterruptBlocks => "interrupt_blocks",
             Self::PairBroken => "pair_broken",
         }
     }

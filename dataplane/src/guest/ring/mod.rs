@@ -194,9 +194,10 @@ impl Ring {
             Layout::Packed(ring) => ring.wants_interrupt(),
             Layout::Split(ring) => ring.wants_interrupt(),
         };
-        if wanted {
-            // A full eventfd counter means an interrupt is pending anyway.
-            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+        // A full eventfd counter means an interrupt is pending anyway. But only a write that waits can be interrupted itself,
+        // and ours must not wait: somebody made the eventfd block.
+        if wanted && rustix::io::write(call, &1u64.to_ne_bytes()) == Err(rustix::io::Errno::INTR) {
+            self.set_fault(RingFault::InterruptBlocks);
         }
         wanted
     }
