@@ -284,15 +284,9 @@ static void deliver(const struct frame *frame, const uint8_t *header)
 {
 	uint32_t private = private_len(frame);
 
-	if (frame->len > PRIVATE) {
-		memcpy(frame->to + NET_HEADER, header + NET_HEADER, PRIVATE - NET_HEADER);
+	copy_private(frame->to, header, private);
+	if (frame->len > PRIVATE)
 		rte_memcpy(frame->to + PRIVATE, frame->from + PRIVATE, frame->len - PRIVATE);
-	} else if (private >= NET_HEADER + 64 && private <= NET_HEADER + 80) {
-		memcpy(frame->to + NET_HEADER, header + NET_HEADER, 64);
-		memcpy(frame->to + private - 16, header + private - 16, 16);
-	} else {
-		rte_memcpy(frame->to + NET_HEADER, header + NET_HEADER, private - NET_HEADER);
-	}
 
 	build_header(frame->to, header);
 }
