@@ -5,7 +5,10 @@
 #![expect(unsafe_code, reason = "ring memory is shared with a guest and reached by raw pointers")]
 
 use std::ptr::NonNull;
+
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::cpu::{prefetch, prefetch_write};
 
 /// A word with atomic access.
 pub(super) trait Word: Copy {
@@ -63,6 +66,18 @@ impl<W: Word> SharedWords<W> {
     #[inline(always)]
     pub(super) fn store(&self, index: usize, value: W, order: Ordering) {
         W::store(self.at(index), value, order);
+    }
+
+    /// Asks the CPU for the line of the word at `index`, to be read.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, index: usize) {
+        prefetch(std::ptr::from_ref(self.at(index)).cast());
+    }
+
+    /// Asks the CPU for the line of the word at `index`, to be written.
+    #[inline(always)]
+    pub(super) fn prefetch_write(&self, index: usize) {
+        prefetch_write(std::ptr::from_ref(self.at(index)).cast());
     }
 
     #[inline(always)]

@@ -101,14 +101,21 @@ impl SplitRing {
         want: usize,
         list: &mut ChainList<'m>,
     ) -> Result<(), RingFault> {
+        let mut at = self.take_at;
         let waiting = self.waiting();
         if waiting > self.size {
             return Err(RingFault::AvailableJump);
         }
+        let want = want.min(usize::from(waiting));
+        for ahead in (0..want as u16).step_by(4) {
+            let slot = self.slot(at.wrapping_add(ahead));
+            self.descriptors.prefetch(usize::from(self.available.load(2 + slot, Ordering::Relaxed)) * 2);
+            self.used.prefetch_write(1 + slot * 2);
+        }
         let plain = if self.direction == Direction::Writable { flag::WRITE } else { 0 };
-        for _ in 0..want.min(usize::from(waiting)) {
-            let head = self.available.load(2 + self.slot(self.take_at), Ordering::Relaxed);
-            let descriptor = self.descriptor(head)?;
+        let taken = (0..want).try_for_each(|_| {
+            let head = self.available.load(2 + self.slot(at), Ordering::Relaxed);
+            let descriptor = self.descriptor(head).map_err(Stop::Fault)?;
             if descriptor.tail[0] & (flag::NEXT | flag::WRITE | flag::INDIRECT) == plain
                 && let Some(segment) = memory.segment(&mut self.region_hint, descriptor.address, descriptor.len)
             {
@@ -116,15 +123,18 @@ impl SplitRing {
                     Direction::Readable => segment.prefetch(),
                     Direction::Writable => segment.prefetch_room(),
                 }
-                if list.chains.try_push(Chain::single(segment, head)).is_err() {
-                    break;
-                }
+                list.chains.try_push(Chain::single(segment, head)).map_err(|_| Stop::NoRoom)?;
             } else if let Built::NoRoom = self.take_chain(memory, head, descriptor, list)? {
-                break;
+                return Err(Stop::NoRoom);
             }
-            self.take_at = self.take_at.wrapping_add(1);
+            at = at.wrapping_add(1);
+            Ok(())
+        });
+        self.take_at = at;
+        match taken {
+            Err(Stop::Fault(fault)) => Err(fault),
+            Ok(()) | Err(Stop::NoRoom) => Ok(()),
         }
-        Ok(())
     }
 
     /// A chain of several descriptors, an indirect table, or a buffer across regions.
@@ -170,13 +180,15 @@ impl SplitRing {
     /// of them (section 2.7.14).
     #[inline]
     pub(super) fn publish(&mut self, used: &[Used]) {
+        let mut at = self.publish_at;
         for element in used {
-            let word = 1 + self.slot(self.publish_at) * 2;
+            let word = 1 + self.slot(at) * 2;
             self.used.store(word, u32::from(element.id), Ordering::Relaxed);
             self.used.store(word + 1, element.len, Ordering::Relaxed);
-            self.publish_at = self.publish_at.wrapping_add(1);
+            at = at.wrapping_add(1);
         }
-        self.used_header.store(1, self.publish_at, Ordering::Release);
+        self.publish_at = at;
+        self.used_header.store(1, at, Ordering::Release);
     }
 
     #[inline]
