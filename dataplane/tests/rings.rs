@@ -121,7 +121,7 @@ impl Bench {
         assert_eq!(self.ring.has_available(), self.waiting.len() > list.chains.len());
         let count = give_back(list.chains.len());
         let used: Vec<Used> = list.chains[..count].iter().enumerate().map(|(n, chain)| self.used(n, chain)).collect();
-        self.ring.publish(&used);
+        self.ring.publish(used.iter().copied());
         self.ring.rewind();
         for used in used {
             let offered = self.waiting.pop_front().unwrap();
@@ -324,7 +324,7 @@ fn a_million_laps() {
             assert!(list.chains.iter().map(|chain| chain.id).eq(ids.iter().copied()), "turn {turn}");
             let used: Vec<_> =
                 list.chains.iter().map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }).collect();
-            bench.ring.publish(&used);
+            bench.ring.publish(used.iter().copied());
             for id in ids {
                 assert_eq!(bench.queue.used().map(|used| used.id), Some(id), "turn {turn}");
             }
@@ -356,7 +356,7 @@ fn a_burst_is_seen_as_a_whole() {
                     let used =
                         |(n, chain): (usize, &Chain<'_>)| Used { len: n as u32, id: chain.id, slots: chain.slots };
                     let used: Vec<_> = list.chains.iter().enumerate().map(used).collect();
-                    ring.publish(&used);
+                    ring.publish(used.iter().copied());
                 }
             });
             for burst in 0..bursts {

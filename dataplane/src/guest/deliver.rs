@@ -97,7 +97,7 @@ impl QueuePair {
             short = receiver.deliver_rest(room, &mut used, frames, rest, &mut done);
         }
         if short.published || !used.is_empty() {
-            ring.publish(&used);
+            ring.publish(used.iter().copied());
             self.owed.receiveq = true;
         }
         ring.rewind();
@@ -185,7 +185,7 @@ impl<'m> Receiver<'_, 'm> {
             {
                 // Perhaps only our lists are full: empty them and look again, as long as one burst may work.
                 walked += room.walked();
-                ring.publish(used);
+                ring.publish(used.iter().copied());
                 ring.rewind();
                 short.published = true;
                 used.clear();

@@ -127,9 +127,9 @@ impl QueuePair {
 
     /// Gives back the chains of the burst that [`QueuePair::receive`] took.
     #[inline]
-    pub fn complete(&mut self, used: &[Used]) {
+    pub fn complete(&mut self, list: &ChainList<'_>) {
         if let Some(ring) = &mut self.transmitq {
-            ring.publish(used);
+            ring.publish(list.chains.iter().map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }));
             self.owed.transmitq = true;
         }
     }

@@ -13,7 +13,7 @@ use super::topology::{Location, Topology};
 use crate::account::{DropCounters, DropReason};
 use crate::flow::{Action, Candidates, FlowKey, FlowTable, FlowView, MacRef, MacTable, Stamp, Verdict};
 use crate::guest::memory::GuestMemory;
-use crate::guest::ring::{BURST, ChainList, Used};
+use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, Frames, QueuePair, set_bits};
 use crate::packet::{ETHERNET_HEADER_LEN, EthernetHeader, spread_hash};
 
@@ -164,14 +164,12 @@ impl Walker {
         }
 
         // Only now: the receivers' copies came straight from these buffers.
-        let used: ArrayVec<Used, BURST> =
-            list.chains.iter().map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }).take(BURST).collect();
         if let Some(Some(pair)) = pairs.get_mut(slot) {
-            pair.complete(&used);
+            pair.complete(&list);
             pair.last_receiver = last;
         }
         owe(owed, pairs, slot);
-        used.len()
+        list.chains.len()
     }
 
     /// Interrupts the guests that are still owed it.

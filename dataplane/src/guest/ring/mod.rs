@@ -145,7 +145,7 @@ impl Ring {
     /// Gives chains back, in the order they were taken, and shows them to the driver all at once. The one place
     /// where used entries are written.
     #[inline]
-    pub fn publish(&mut self, used: &[Used]) {
+    pub fn publish(&mut self, used: impl Iterator<Item = Used>) {
         match &mut self.layout {
             Layout::Packed(ring) => ring.publish(used),
             Layout::Split(ring) => ring.publish(used),

@@ -209,16 +209,16 @@ impl PackedRing {
     /// Writes a used descriptor for each chain at its first slot and skips the rest (section 2.8.9). The first is
     /// written last, with Release: until then the driver, who looks there, sees none of them.
     #[inline]
-    pub(super) fn publish(&mut self, used: &[Used]) {
-        let Some((first, rest)) = used.split_first() else { return };
+    pub(super) fn publish(&mut self, mut used: impl Iterator<Item = Used>) {
+        let Some(first) = used.next() else { return };
         let head = self.publish_at;
         let mut at = head;
         at.advance(first.slots, self.size);
-        for element in rest {
-            self.store_used(at, element, Ordering::Relaxed);
+        for element in used {
+            self.store_used(at, &element, Ordering::Relaxed);
             at.advance(element.slots, self.size);
         }
-        self.store_used(head, first, Ordering::Release);
+        self.store_used(head, &first, Ordering::Release);
         self.publish_at = at;
     }
 

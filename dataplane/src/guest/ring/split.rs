@@ -179,7 +179,7 @@ impl SplitRing {
     /// Writes a used element for each chain, then the index, with Release: until then the driver sees none
     /// of them (section 2.7.14).
     #[inline]
-    pub(super) fn publish(&mut self, used: &[Used]) {
+    pub(super) fn publish(&mut self, used: impl Iterator<Item = Used>) {
         let mut at = self.publish_at;
         for element in used {
             let word = 1 + self.slot(at) * 2;
