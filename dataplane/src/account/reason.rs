@@ -33,6 +33,18 @@ reasons! {
     Oversized = "oversized",
     /// The virtio-net header asks for an offload that was not negotiated.
     OffloadNotNegotiated = "offload_not_negotiated",
+    /// A checksum is asked for from a place on where no such checksum begins.
+    BadCsumStart = "bad_csum_start",
+    /// A checksum is asked for in a place where it does not belong.
+    BadCsumOffset = "bad_csum_offset",
+    /// The headers of a frame to be segmented are said to be longer than the frame.
+    BadHdrLen = "bad_hdr_len",
+    /// Segmentation is asked for of a kind that there is not, or that does not fit the frame.
+    BadGsoType = "bad_gso_type",
+    /// Segments of no bytes are asked for, or too many.
+    BadGsoSize = "bad_gso_size",
+    /// The headers of a frame to be segmented are not within its first 128 bytes, or say another length than it has.
+    BadGsoHeaders = "bad_gso_headers",
     /// From a group address or from 00:00:00:00:00:00.
     InvalidSource = "invalid_source",
     /// To a station behind the port that it came from.

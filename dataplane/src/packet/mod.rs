@@ -4,10 +4,19 @@
 //! unsafe, and nothing panics whatever the bytes. The slices are always private copies: a
 //! guest cannot change them while they are read.
 
+mod checksum;
 mod ethernet;
+mod headers;
+mod net_header;
+mod offload;
+mod segment;
 mod spread;
 
+pub use checksum::{BLOCK, InternetSum, sum_block};
 pub use ethernet::EthernetHeader;
 pub use ethernet::MacAddress;
 pub use ethernet::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN};
+pub use net_header::{NetHeader, gso_type, net_flag};
+pub use offload::{Abilities, Offload, SEGMENTS_OF_FRAME_MAX, Segmentation, Way};
+pub use segment::Cut;
 pub use spread::spread_hash;
