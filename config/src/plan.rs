@@ -99,12 +99,51 @@ pub enum Feature {
     CtrlVq,
     /// `VIRTIO_NET_F_GUEST_ANNOUNCE`
     GuestAnnounce,
+    /// `VIRTIO_NET_F_CSUM`, and with it all of the guest's `HOST_` features
+    Csum,
+    /// `VIRTIO_NET_F_GUEST_CSUM`, and with it all other `GUEST_` offloads
+    GuestCsum,
+    /// `VIRTIO_NET_F_HOST_TSO4`
+    HostTso4,
+    /// `VIRTIO_NET_F_HOST_TSO6`
+    HostTso6,
+    /// `VIRTIO_NET_F_HOST_ECN`; goes with the last of `HOST_TSO4` and `HOST_TSO6`
+    HostEcn,
+    /// `VIRTIO_NET_F_HOST_USO`
+    HostUso,
+    /// `VIRTIO_NET_F_GUEST_TSO4`
+    GuestTso4,
+    /// `VIRTIO_NET_F_GUEST_TSO6`
+    GuestTso6,
+    /// `VIRTIO_NET_F_GUEST_ECN`; goes with the last of `GUEST_TSO4` and `GUEST_TSO6`
+    GuestEcn,
+    /// `VIRTIO_NET_F_GUEST_USO4`
+    GuestUso4,
+    /// `VIRTIO_NET_F_GUEST_USO6`
+    GuestUso6,
 }
 
 impl Feature {
     /// Every feature that may be masked.
-    pub const ALL: [Self; 6] =
-        [Self::Packed, Self::MrgRxbuf, Self::IndirectDesc, Self::Mq, Self::CtrlVq, Self::GuestAnnounce];
+    pub const ALL: [Self; 17] = [
+        Self::Packed,
+        Self::MrgRxbuf,
+        Self::IndirectDesc,
+        Self::Mq,
+        Self::CtrlVq,
+        Self::GuestAnnounce,
+        Self::Csum,
+        Self::GuestCsum,
+        Self::HostTso4,
+        Self::HostTso6,
+        Self::HostEcn,
+        Self::HostUso,
+        Self::GuestTso4,
+        Self::GuestTso6,
+        Self::GuestEcn,
+        Self::GuestUso4,
+        Self::GuestUso6,
+    ];
 
     /// The name written in the file.
     pub const fn as_str(self) -> &'static str {
@@ -115,6 +154,17 @@ impl Feature {
             Self::Mq => "mq",
             Self::CtrlVq => "ctrl_vq",
             Self::GuestAnnounce => "guest_announce",
+            Self::Csum => "csum",
+            Self::GuestCsum => "guest_csum",
+            Self::HostTso4 => "host_tso4",
+            Self::HostTso6 => "host_tso6",
+            Self::HostEcn => "host_ecn",
+            Self::HostUso => "host_uso",
+            Self::GuestTso4 => "guest_tso4",
+            Self::GuestTso6 => "guest_tso6",
+            Self::GuestEcn => "guest_ecn",
+            Self::GuestUso4 => "guest_uso4",
+            Self::GuestUso6 => "guest_uso6",
         }
     }
 }

@@ -79,7 +79,11 @@ fn every_key_reaches_the_plan() {
         bridge = "b.B-_9"
         socket = "/srv/p.sock"
         mode = "client"
-        mask_features = ["guest_announce", "ctrl_vq", "mq", "indirect_desc", "mrg_rxbuf", "packed"]
+        mask_features = [
+            "guest_uso6", "guest_uso4", "guest_ecn", "guest_tso6", "guest_tso4",
+            "host_uso", "host_ecn", "host_tso6", "host_tso4", "guest_csum", "csum",
+            "guest_announce", "ctrl_vq", "mq", "indirect_desc", "mrg_rxbuf", "packed",
+        ]
         "#,
     );
     assert_eq!(plan.control_socket, PathBuf::from("/srv/c.sock"));

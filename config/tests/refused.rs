@@ -160,7 +160,9 @@ fn unknown_words() {
         10,
         &[
             "unknown feature `tso`",
-            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `mq`, `ctrl_vq`, `guest_announce`",
+            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `mq`, `ctrl_vq`, `guest_announce`, `csum`, `guest_csum`, \
+             `host_tso4`, `host_tso6`, `host_ecn`, `host_uso`, `guest_tso4`, `guest_tso6`, `guest_ecn`, `guest_uso4`, \
+             `guest_uso6`",
         ],
     );
 }

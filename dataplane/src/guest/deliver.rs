@@ -1,16 +1,18 @@
 //! Into a receiveq: the one copy. Reserve buffers, copy, publish; then the guest is told once.
 //!
 //! The receiver gets a virtio-net header built here, the frame's head from the private copy that was judged, and the rest
-//! straight from the sender's buffer.
-
-use arrayvec::ArrayVec;
+//! straight from the sender's buffer. What does not go so (more than one buffer a frame, something left undone that the
+//! receiver does not do) is in `finish`.
 
 use super::features::Features;
+use super::fill::{Filler, UsedList};
+use super::finish::{Finisher, Shortage};
 use super::frame::{FrameHead, HEAD_LEN, NET_HEADER_MAX};
 use super::memory::{GuestMemory, Segment};
 use super::pair::QueuePair;
-use super::ring::{BURST, CHAINS_MAX, Chain, ChainList, Ring, SEGMENTS_MAX, Used};
+use super::ring::{BURST, Chain, ChainList, Ring, Used};
 use crate::account::DropReason;
+use crate::packet::{Abilities, NetHeader, Offload, Way};
 
 /// A burst that was received, as its receivers see it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +25,10 @@ pub struct Frames<'a, 'm> {
     pub list: &'a ChainList<'m>,
     /// Bytes of the virtio-net header in the sender's buffers.
     pub header_len: usize,
+    /// Frames for which their sender asks something, a bit each.
+    pub asking: u32,
+    /// What it asks for them.
+    pub offloads: &'a [Offload; BURST],
 }
 
 /// What became of the frames that were to be delivered.
@@ -34,6 +40,8 @@ pub struct Delivered {
     pub bytes: u64,
     /// Bytes that were written into the receiver's buffers for them, headers of virtio-net not counted.
     pub copied: u64,
+    /// Segments beyond the first of frames that were cut here, delivered or not.
+    pub generated: u64,
 }
 
 /// Indices of the set bits, lowest first.
@@ -89,14 +97,19 @@ impl QueuePair {
         if room.chains.is_empty() {
             ring.take(memory, mask.count_ones() as usize, room);
         }
-        let mut used: ArrayVec<Used, CHAINS_MAX> = ArrayVec::new_const();
-        let (mut done, rest) = deliver_plain(room, &mut used, header_len, frames, mask);
-        let mut short = Shortage::default();
+        let mut used = UsedList::new_const();
+        let (mut done, rest) = if frames.asking & mask == 0 {
+            deliver_plain::<false>(room, &mut used, header_len, frames, mask, 0)
+        } else {
+            deliver_asking(room, &mut used, header_len, frames, mask, self.features.can_take())
+        };
+        let (mut short, mut published) = (Shortage::default(), false);
         if rest != 0 {
-            let receiver = Receiver { ring, memory, header_len, mergeable };
-            short = receiver.deliver_rest(room, &mut used, frames, rest, &mut done);
+            let can = self.features.can_take();
+            let filler = Filler::new(ring, memory, room, &mut used, mergeable);
+            (done, short, published) = deliver_rest(Finisher { filler, frames, header_len, can, done, short }, rest);
         }
-        if short.published || !used.is_empty() {
+        if published || !used.is_empty() {
             ring.publish(used.iter().copied());
             self.owed.receiveq = true;
         }
@@ -114,14 +127,16 @@ impl QueuePair {
 }
 
 /// Delivers the first frames of `mask` as long as each finds the next buffer large enough and in one piece, as nearly
-/// all do. The frames that are left.
+/// all do. The frames that are left. With `ASKING`, some frames are passed on behind a header that asks for something,
+/// and those of `undone` are not to be passed on as they are.
 #[inline(always)]
-fn deliver_plain(
+fn deliver_plain<const ASKING: bool>(
     room: &ChainList<'_>,
-    used: &mut ArrayVec<Used, CHAINS_MAX>,
+    used: &mut UsedList,
     header_len: usize,
     frames: Frames<'_, '_>,
     mask: u32,
+    undone: u32,
 ) -> (Delivered, u32) {
     let mut done = Delivered::default();
     let mut rest = mask;
@@ -132,10 +147,11 @@ fn deliver_plain(
         let index = rest.trailing_zeros() as usize % BURST;
         let len = frames.lens[index];
         let need = len + header_len as u32;
-        if chain.len < need || !chain.is_single() {
+        if chain.len < need || !chain.is_single() || ASKING && undone >> index & 1 != 0 {
             break;
         }
-        done.copied += copy_plain(chain.first, header_len, frames, index) as u64;
+        let asked = if ASKING { frames.header(index) } else { NetHeader::default() };
+        done.copied += copy_plain(chain.first, header_len, asked, frames, index) as u64;
         used.push(Used { len: need, id: chain.id, slots: chain.slots });
         done.bytes += u64::from(len);
         rest &= rest - 1;
@@ -144,136 +160,49 @@ fn deliver_plain(
     (done, rest)
 }
 
-/// What a burst lacked.
-#[derive(Default)]
-struct Shortage {
-    ring_full: u64,
-    too_small: u64,
-    /// Some buffers were published under way.
-    published: bool,
-}
-
-/// A receiveq and how its guest wants frames.
-struct Receiver<'a, 'm> {
-    ring: &'a mut Ring,
-    memory: &'m GuestMemory,
+/// As `deliver_plain`, for a burst in which something is asked for.
+#[inline(never)]
+fn deliver_asking(
+    room: &ChainList<'_>,
+    used: &mut UsedList,
     header_len: usize,
-    mergeable: bool,
+    frames: Frames<'_, '_>,
+    mask: u32,
+    can: Abilities,
+) -> (Delivered, u32) {
+    let undone = set_bits(frames.asking & mask)
+        .filter(|&index| !matches!(frames.offloads[index].way(can), Way::Pass(_)))
+        .fold(0, |undone, index| undone | 1 << index);
+    deliver_plain::<true>(room, used, header_len, frames, mask, undone)
 }
 
-impl<'m> Receiver<'_, 'm> {
-    /// Delivers the frames of `mask` into whatever buffers there are: several a frame, or of several pieces.
-    #[cold]
-    #[inline(never)]
-    fn deliver_rest(
-        self,
-        room: &mut ChainList<'m>,
-        used: &mut ArrayVec<Used, CHAINS_MAX>,
-        frames: Frames<'_, '_>,
-        mask: u32,
-        done: &mut Delivered,
-    ) -> Shortage {
-        let Self { ring, memory, header_len, mergeable } = self;
-        let mut short = Shortage::default();
-        let mut walked = 0;
-        for index in set_bits(mask) {
-            let len = frames.lens[index];
-            let need = len + header_len as u32;
-            let mut reserved = reserve(ring, memory, room, used.len(), need, mergeable);
-            if let (Err(Short::Empty), false, true) =
-                (&reserved, used.is_empty(), walked + room.walked() < SEGMENTS_MAX)
-            {
-                // Perhaps only our lists are full: empty them and look again, as long as one burst may work.
-                walked += room.walked();
-                ring.publish(used.iter().copied());
-                ring.rewind();
-                short.published = true;
-                used.clear();
-                room.clear();
-                reserved = reserve(ring, memory, room, 0, need, mergeable);
-            }
-            let count = match reserved {
-                Ok(count) => count,
-                Err(Short::Empty) => {
-                    short.ring_full += 1;
-                    continue;
-                }
-                Err(Short::TooSmall) => {
-                    short.too_small += 1;
-                    continue;
-                }
-            };
-            let chains = room.chains.get(used.len()..used.len() + count).unwrap_or(&[]);
-            done.copied += copy_scattered(room, chains, header_len, frames, index) as u64;
-            let mut left = need;
-            for chain in chains {
-                let len = left.min(chain.len);
-                left -= len;
-                used.push(Used { len, id: chain.id, slots: chain.slots });
-            }
-            done.packets += 1;
-            done.bytes += u64::from(len);
-        }
-        short
-    }
-}
-
-/// Why a frame gets no buffers.
-enum Short {
-    /// The guest has made too few available.
-    Empty,
-    /// What it makes available cannot hold the frame.
-    TooSmall,
-}
-
-/// How many chains from `next` on hold `need` bytes; takes more from the ring as needed.
-#[cold]
-fn reserve<'m>(
-    ring: &mut Ring,
-    memory: &'m GuestMemory,
-    room: &mut ChainList<'m>,
-    next: usize,
-    need: u32,
-    mergeable: bool,
-) -> Result<usize, Short> {
-    let (mut have, mut count) = (0u32, 0);
-    while have < need {
-        if next + count >= room.chains.len() {
-            if room.chains.is_full() {
-                // All that a list holds. With a list of its own, the frame may find enough.
-                return Err(if next == 0 { Short::TooSmall } else { Short::Empty });
-            }
-            ring.take(memory, 1, room);
-        }
-        let chain = room.chains.get(next + count).ok_or(Short::Empty)?;
-        have = u32::saturating_add(have, chain.len);
-        count += 1;
-        if !mergeable && have < need {
-            return Err(Short::TooSmall);
-        }
-    }
-    Ok(count)
-}
-
-/// The virtio-net header that a receiver gets: no offloads, and in how many buffers the frame came (section 5.1.6.3.1).
-#[inline(always)]
-fn built_header(buffers: u16) -> [u8; NET_HEADER_MAX] {
-    let [low, high] = buffers.to_le_bytes();
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, low, high]
+/// Delivers the frames of `mask` one by one, whatever they and the buffers are like.
+#[inline(never)]
+fn deliver_rest(mut finisher: Finisher<'_, '_, '_, '_>, mask: u32) -> (Delivered, Shortage, bool) {
+    finisher.deliver(mask);
+    (finisher.done, finisher.short, finisher.filler.published)
 }
 
 /// A whole frame and its header into one buffer. Bytes of the frame written.
 #[inline(always)]
-fn copy_plain(to: Segment<'_>, header_len: usize, frames: Frames<'_, '_>, index: usize) -> usize {
+fn copy_plain(to: Segment<'_>, header_len: usize, header: NetHeader, frames: Frames<'_, '_>, index: usize) -> usize {
+    let bytes = header.to_bytes(1);
     if header_len == NET_HEADER_MAX {
-        to.write_unless_equal(built_header(1));
-    } else {
-        to.write_unless_equal([0; 10]); // no num_buffers
+        to.write_unless_equal(bytes);
+    } else if let Some(legacy) = bytes.first_chunk::<10>() {
+        to.write_unless_equal(*legacy); // no num_buffers
     }
     frames.copy_to(index, to.from_offset(header_len))
 }
 
 impl Frames<'_, '_> {
+    /// The virtio-net header that says what is asked for a frame.
+    #[inline(always)]
+    #[must_use]
+    pub fn header(self, index: usize) -> NetHeader {
+        if self.asking >> index & 1 != 0 { self.offloads[index].header() } else { NetHeader::default() }
+    }
+
     /// Copies a frame, its head from the private copy and the rest from the sender's buffers, as far as `to` holds it.
     /// Bytes copied.
     #[inline(always)]
@@ -312,42 +241,4 @@ fn payload<'a, 'm>(frames: Frames<'a, 'm>, chain: &'a Chain<'m>) -> impl Iterato
         skip -= skip.min(piece.len());
         (!rest.is_empty()).then_some(rest)
     })
-}
-
-/// As `copy_plain`, into any pieces of any number of buffers.
-#[cold]
-fn copy_scattered<'r>(
-    room: &ChainList<'r>,
-    chains: &[Chain<'r>],
-    header_len: usize,
-    frames: Frames<'_, '_>,
-    index: usize,
-) -> usize {
-    let mut pieces = chains.iter().flat_map(|chain| room.segments(chain)).copied();
-    let mut to: Option<Segment<'r>> = pieces.next();
-    let mut advance =
-        |by: usize, at: Segment<'r>| Some(at.from_offset(by)).filter(|rest| !rest.is_empty()).or_else(|| pieces.next());
-    let len = frames.lens[index] as usize;
-    let header = built_header(chains.len() as u16);
-    let header = &header[..header_len.min(NET_HEADER_MAX)];
-    let mut copied = 0;
-    for (counts, mut bytes) in [(false, header), (true, frames.heads[index].frame(len))] {
-        while let Some(at) = to.filter(|_| !bytes.is_empty()) {
-            let count = at.write(bytes);
-            bytes = bytes.get(count..).unwrap_or(&[]);
-            copied += if counts { count } else { 0 };
-            to = advance(count, at);
-        }
-    }
-    if let Some(chain) = frames.list.chains.get(index).filter(|_| len > HEAD_LEN) {
-        for mut piece in payload(frames, chain) {
-            while let Some(at) = to.filter(|_| !piece.is_empty()) {
-                let count = piece.copy_to(at);
-                piece = piece.from_offset(count);
-                copied += count;
-                to = advance(count, at);
-            }
-        }
-    }
-    copied
 }

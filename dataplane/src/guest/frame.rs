@@ -2,6 +2,7 @@
 //! this copy, and this copy is what the receiver gets.
 
 use super::memory::Segment;
+use crate::packet::NetHeader;
 
 /// Bytes of a frame that are kept privately: Ethernet, a tag, IPv6, and TCP with all its options.
 pub const HEAD_LEN: usize = 128;
@@ -52,13 +53,20 @@ impl FrameHead {
         &self.0[FRAME_START..FRAME_START + len.min(HEAD_LEN)]
     }
 
-    /// Whether the virtio-net header asks for anything: `flags` and `gso_type` are its first two bytes (virtio
+    /// Whether the virtio-net header may ask for anything: `flags` and `gso_type` are its first two bytes (virtio
     /// 1.2, section 5.1.6).
     #[inline(always)]
     #[must_use]
     pub fn asks_for_offload(&self, header_len: usize) -> bool {
         let at = FRAME_START - header_len.min(FRAME_START);
         self.0[at] | self.0[at + 1] != 0
+    }
+
+    /// The virtio-net header, which is `header_len` bytes long.
+    #[must_use]
+    pub fn net_header(&self, header_len: usize) -> NetHeader {
+        let at = FRAME_START - header_len.min(FRAME_START);
+        NetHeader::from_bytes(self.0.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default())
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use super::frame::NET_HEADER_MAX;
 use crate::cpu::{prefetch, prefetch_write};
+use crate::packet::{BLOCK, InternetSum, sum_block};
 
 /// The most regions a front end may give: QEMU needs a few, hot-plugged memory more.
 pub const REGIONS_MAX: usize = 32;
@@ -284,6 +285,13 @@ impl<'m> Segment<'m> {
         Self { ptr: unsafe { self.ptr.add(offset) }, len: self.len - offset as u32, memory: PhantomData }
     }
 
+    /// The first `len` bytes, or all if there are fewer.
+    #[inline]
+    #[must_use]
+    pub fn until(self, len: usize) -> Self {
+        Self { len: self.len.min(u32::try_from(len).unwrap_or(u32::MAX)), ..self }
+    }
+
     /// Copies the first bytes into private memory, as many as both hold; returns how many.
     #[inline]
     pub fn read(self, into: &mut [u8]) -> usize {
@@ -324,6 +332,28 @@ impl<'m> Segment<'m> {
         // SAFETY: `len` is within both. The two may be the same physical page (a guest's choice), or
         // the same mapping, hence memmove: what it then reads is the guest's own doing.
         unsafe { std::ptr::copy(self.ptr.as_ptr(), to.ptr.as_ptr(), len) };
+        len
+    }
+
+    /// As [`Segment::copy_to`], and goes on with `sum` over the bytes that were copied. Each is read once and goes through
+    /// private memory: what was summed is what was written, whatever either guest does meanwhile.
+    pub fn copy_summed(self, to: Segment<'_>, sum: &mut InternetSum) -> usize {
+        let len = self.len().min(to.len());
+        let (mut words, blocks_len) = (0, len - len % BLOCK);
+        for at in (0..blocks_len).step_by(BLOCK) {
+            // SAFETY: `at + BLOCK` is at most `len`, which is within both.
+            unsafe {
+                let block = self.ptr.add(at).cast::<[u8; BLOCK]>().read_unaligned();
+                words += sum_block(&block);
+                to.ptr.add(at).cast::<[u8; BLOCK]>().write_unaligned(block);
+            }
+        }
+        sum.append(words, blocks_len);
+        let mut tail = [0; BLOCK];
+        let tail_len = self.until(len).from_offset(blocks_len).read(&mut tail);
+        let tail = tail.get(..tail_len).unwrap_or(&[]);
+        sum.add(tail);
+        to.from_offset(blocks_len).write(tail);
         len
     }
 }
@@ -457,6 +487,27 @@ pub(crate) mod tests {
             prop_assert_eq!(segment.copy_to(target), len);
             target.read(&mut back);
             prop_assert_eq!(&back, &source);
+        }
+
+        #[test]
+        fn a_summed_copy_is_a_copy_and_its_sum(source in proptest::collection::vec(any::<u8>(), 0..400), at in 0u64..64, room in 0u32..400) {
+            let memory = memory(&[(0, 0x1000)]);
+            let mut hint = 0;
+            let from = memory.segment(&mut hint, at, source.len() as u32).unwrap();
+            from.write(&source);
+            let all = memory.segment(&mut hint, 0x800, 0x400).unwrap();
+            all.write(&[0xee; 0x400]);
+            let target = memory.segment(&mut hint, 0x800 + at, room).unwrap();
+            let len = source.len().min(room as usize);
+            let (mut ours, mut right) = (InternetSum::default(), InternetSum::default());
+            prop_assert_eq!(from.copy_summed(target, &mut ours), len);
+            right.add(&source[..len]);
+            prop_assert_eq!(ours.sum(), right.sum());
+            let mut whole = [0; 0x400];
+            all.read(&mut whole);
+            let at = at as usize;
+            prop_assert_eq!(&whole[at..at + len], &source[..len]);
+            prop_assert!(whole[..at].iter().chain(&whole[at + len..]).all(|&byte| byte == 0xee));
         }
     }
 }

@@ -2,13 +2,16 @@
 //!
 //! `session` speaks the protocol and owns what the front end has said; `memory` maps what it shares; `ring` takes and
 //! gives back descriptor chains; `pair` is what a worker owns, two rings and their counters; `frame` is what is read of
-//! a frame, and `deliver` is the one copy. Nothing here knows of bridges, flows or NICs, and nothing that a guest wrote
+//! a frame, and `deliver` is the one copy, with `finish` for what is to be done to a frame under way. Nothing here knows of bridges, flows or NICs, and nothing that a guest wrote
 //! is read outside `memory` and `ring`.
 
 mod client;
+mod cursor;
 mod deliver;
 mod early_enable;
 mod features;
+mod fill;
+mod finish;
 mod frame;
 pub mod memory;
 mod notifier;

@@ -125,11 +125,16 @@ impl QueuePair {
         }
     }
 
-    /// Gives back the chains of the burst that [`QueuePair::receive`] took.
+    /// Gives back the first `taken` chains of the burst that [`QueuePair::receive`] took, and leaves the others in the ring,
+    /// to be taken again.
     #[inline]
-    pub fn complete(&mut self, list: &ChainList<'_>) {
+    pub fn complete(&mut self, list: &ChainList<'_>, taken: usize) {
         if let Some(ring) = &mut self.transmitq {
-            ring.publish(list.chains.iter().map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }));
+            let chains = list.chains.iter().take(taken);
+            ring.publish(chains.map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }));
+            if taken < list.chains.len() {
+                ring.rewind();
+            }
             self.owed.transmitq = true;
         }
     }

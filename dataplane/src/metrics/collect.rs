@@ -51,7 +51,12 @@ fn workers(switch: &Switch, families: &mut Families) {
     families
         .counter("extra_copies_packets_total", "Copies beyond the first of frames that were flooded.")
         .add(&[], sum(&|counters| counters.extra_copies.get()));
-    families.counter("generated_packets_total", "Frames that the switch made itself; it makes none yet.").add(&[], 0.0);
+    families
+        .counter(
+            "generated_packets_total",
+            "Frames that the switch made itself: segments beyond the first of a frame cut for its receiver.",
+        )
+        .add(&[], sum(&|counters| counters.generated.get()));
     let path = |family: &mut super::families::Family<'_>, of: &dyn Fn(&PathCounters) -> u64| {
         family.add(&[("path", "guest_to_guest")], sum(&|counters| of(&counters.guest_to_guest)));
         family.add(&[("path", "hand_off")], sum(&|counters| of(&counters.hand_off)));

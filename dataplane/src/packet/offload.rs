@@ -146,6 +146,12 @@ impl Offload {
         }
     }
 
+    /// Segments that a frame of `len` bytes may have to be cut into; 0 if it need not be cut for anybody.
+    #[must_use]
+    pub fn segments(&self, len: usize) -> usize {
+        self.segmentation.map_or(0, |segmentation| segmentation.segments(len))
+    }
+
     /// Bytes of the frame before the first that is summed.
     #[must_use]
     pub fn csum_start(&self) -> usize {

@@ -47,6 +47,8 @@ pub struct WorkerCounters {
     pub flow_misses: Counter,
     /// Copies beyond the first of frames that were flooded.
     pub extra_copies: Counter,
+    /// Segments beyond the first of frames that were cut for their receivers.
+    pub generated: Counter,
     /// By path.
     pub guest_to_guest: PathCounters,
     /// By path.

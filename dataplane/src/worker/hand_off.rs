@@ -17,16 +17,21 @@ use crate::guest::{FRAME_LEN_MAX, Frames};
 /// Frames that may wait between two workers.
 const SLOTS: usize = 256;
 
-/// Bursts in which a full ring is emptied.
-pub(super) const HAND_OFF_BURSTS: usize = SLOTS / BURST;
+/// Visits in which a full ring is emptied for certain, however large the frames: each takes one at least.
+pub(super) const HAND_OFF_VISITS: usize = SLOTS;
 
-/// Bytes of a slot: the largest frame, in whole cache lines. Pages of a slot that are never used take no memory.
-const STRIDE: u64 = (FRAME_LEN_MAX as u64).next_multiple_of(64);
+/// Bytes of the virtio-net header in front of each frame. It says what of the frame is left to be done, in the switch's own
+/// words; whether that is done here or by the receiver, the receiver's worker decides.
+pub(super) const HEADER_LEN: usize = 12;
+
+/// Bytes of a slot: the largest frame and its header, in whole cache lines. So a frame of 64 KiB takes one slot, too. Pages
+/// of a slot that are never used take no memory.
+const STRIDE: u64 = (HEADER_LEN as u64 + FRAME_LEN_MAX as u64).next_multiple_of(64);
 
 #[derive(Debug)]
 struct Shared {
     memory: GuestMemory,
-    /// By slot: the frame's length below, its receiver's slot above.
+    /// By slot: the length of header and frame below, its receiver's slot above.
     frames: Box<[AtomicU64]>,
     /// Frames ever sent.
     sent: CachePadded<AtomicUsize>,
@@ -72,9 +77,10 @@ impl HandOffSender {
         if sent.wrapping_sub(shared.received.load(Ordering::Acquire)) >= SLOTS {
             return None;
         }
-        let (at, len) = (sent % SLOTS, *frames.lens.get(index)?);
+        let (at, len) = (sent % SLOTS, *frames.lens.get(index)? + HEADER_LEN as u32);
         let room = shared.memory.segment(hint, at as u64 * STRIDE, len)?;
-        let copied = frames.copy_to(index, room);
+        room.write_unless_equal(frames.header(index).to_bytes(1));
+        let copied = frames.copy_to(index, room.from_offset(HEADER_LEN));
         shared.frames[at].store(u64::from(len) | u64::from(slot) << 32, Ordering::Relaxed);
         shared.sent.store(sent.wrapping_add(1), Ordering::Release);
         Some(copied)

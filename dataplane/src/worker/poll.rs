@@ -7,7 +7,7 @@ use rustix::event::Timespec;
 
 use super::command::{Command, Mailbox};
 use super::counters::Mode;
-use super::hand_off::HAND_OFF_BURSTS;
+use super::hand_off::HAND_OFF_VISITS;
 use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::walk::Walker;
@@ -128,8 +128,10 @@ impl Poller {
                 }
                 Command::Detach { slot, done } => {
                     // Nobody hands over for this slot any more; what was handed over before is delivered first.
-                    for _ in 0..HAND_OFF_BURSTS {
-                        self.walker.take_handed();
+                    for _ in 0..HAND_OFF_VISITS {
+                        if self.walker.take_handed() == 0 {
+                            break;
+                        }
                     }
                     self.walker.pay_all();
                     self.visits.retain(|&visit| usize::from(visit) != slot);

@@ -8,14 +8,22 @@ use arrayvec::ArrayVec;
 
 use super::command::Mailbox;
 use super::counters::WorkerCounters;
-use super::hand_off::{HandOffReceiver, HandOffSender};
+use super::hand_off::{HEADER_LEN, HandOffReceiver, HandOffSender};
 use super::topology::{Location, Topology};
 use crate::account::{DropCounters, DropReason};
 use crate::flow::{Action, Candidates, FlowKey, FlowTable, FlowView, MacRef, MacTable, Stamp, Verdict};
 use crate::guest::memory::GuestMemory;
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, Frames, QueuePair, set_bits};
-use crate::packet::{ETHERNET_HEADER_LEN, EthernetHeader, spread_hash};
+use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, Offload, spread_hash};
+
+/// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass. What is
+/// over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
+/// else for a quarter of a millisecond, and flooded to a hundred ports for a hundred times as long.
+const VISIT_BYTES_MAX: u64 = 256 * 1024;
+
+/// What a segment costs beside its payload, in bytes that could be copied instead.
+const SEGMENT_COST: u64 = 256;
 
 /// A slot of a worker: the pair that it owns and the memory that the pair's buffers are in.
 pub(super) type Pairs = Vec<Option<Box<QueuePair>>>;
@@ -31,6 +39,10 @@ pub(super) struct Scratch {
     candidates: [Candidates; BURST],
     /// Number of the output port of a frame that is forwarded.
     outputs: [u16; BURST],
+    /// What is asked for a frame.
+    offloads: [Offload; BURST],
+    /// Why a frame goes nowhere.
+    reasons: [DropReason; BURST],
 }
 
 impl Scratch {
@@ -42,6 +54,8 @@ impl Scratch {
             hashes: [0; BURST],
             candidates: [Candidates::default(); BURST],
             outputs: [0; BURST],
+            offloads: [Offload::NONE; BURST],
+            reasons: [DropReason::Runt; BURST],
         })
     }
 }
@@ -129,14 +143,23 @@ impl Walker {
         }
         let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
         let dropped = &pair.counters.receive_dropped;
-        let read = scratch.read_heads(&list, header_len, port, flows.view(), dropped);
-        pair.counters.received.add(list.chains.len() as u64, read.bytes);
-
+        let mut read = scratch.read_heads(&list, header_len, pair.features.may_ask(), port, flows.view());
+        if read.bytes + read.extra > VISIT_BYTES_MAX {
+            scratch.afford(&mut read, list.chains.len());
+        }
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
-        let (forward, flood) = scratch.look_up(read.good, &lookup, flows, dropped);
+        let (forward, flood) = scratch.look_up(&mut read, &lookup, flows, dropped);
+        let taken = read.taken;
+        if read.good != first(taken) {
+            scratch.count_dropped(&read, dropped);
+        }
+        if taken < list.chains.len() {
+            read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
+        }
+        pair.counters.received.add(taken as u64, read.bytes);
 
-        let Scratch { heads, lens, outputs, .. } = &**scratch;
-        let frames = Frames { heads, lens, list: &list, header_len };
+        let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
+        let frames = Frames { heads, lens, list: &list, header_len, asking: read.asking, offloads };
         let mut exit = Exit {
             worker: *number,
             slot,
@@ -165,11 +188,11 @@ impl Walker {
 
         // Only now: the receivers' copies came straight from these buffers.
         if let Some(Some(pair)) = pairs.get_mut(slot) {
-            pair.complete(&list);
+            pair.complete(&list, taken);
             pair.last_receiver = last;
         }
         owe(owed, pairs, slot);
-        list.chains.len()
+        taken
     }
 
     /// Interrupts the guests that are still owed it.
@@ -196,14 +219,10 @@ impl Walker {
             if !owed.is_empty() {
                 pay(owed, pairs); // no burst of our own guests may come to do it
             }
-            let Scratch { heads, lens, outputs, .. } = &mut **scratch;
-            let count = list.chains.len();
-            for (index, chain) in list.chains.iter().take(BURST).enumerate() {
-                lens[index] = chain.len;
-                heads[index].read(chain.first, 0);
-            }
-            let frames = Frames { heads, lens, list: &list, header_len: 0 };
-            let mut pending = if count >= BURST { u32::MAX } else { (1 << count) - 1 };
+            let (asking, count) = scratch.read_handed(&list);
+            let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
+            let frames = Frames { heads, lens, list: &list, header_len: HEADER_LEN, asking, offloads };
+            let mut pending = first(count);
             while pending != 0 {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];
                 let group = group(pending, outputs, slot);
@@ -216,6 +235,9 @@ impl Walker {
                     owe(owed, pairs, usize::from(slot));
                     counters.hand_off.forwarded_bytes.add(delivered.bytes);
                     counters.hand_off.copied_bytes.add(delivered.copied);
+                    if delivered.generated != 0 {
+                        counters.generated.add(delivered.generated);
+                    }
                 }
             }
             from.release(count);
@@ -227,10 +249,22 @@ impl Walker {
 
 /// What reading the heads of a burst gave.
 struct Heads {
-    /// Frames that may go on.
+    /// Frames of the burst that this visit takes.
+    taken: usize,
+    /// Of them, those that may go on.
     good: u32,
+    /// Those for which something is asked.
+    asking: u32,
     /// Bytes of all frames.
     bytes: u64,
+    /// What segments cost beside that.
+    extra: u64,
+}
+
+/// The first `count` frames.
+#[inline(always)]
+fn first(count: usize) -> u32 {
+    if count >= BURST { u32::MAX } else { (1 << count) - 1 }
 }
 
 impl Scratch {
@@ -240,19 +274,19 @@ impl Scratch {
         &mut self,
         list: &ChainList<'_>,
         header_len: usize,
+        may: Abilities,
         port: u16,
         flows: FlowView<'_>,
-        dropped: &DropCounters,
     ) -> Heads {
-        let Self { heads, lens, keys, hashes, .. } = self;
-        let mut read = Heads { good: 0, bytes: 0 };
-        let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes));
-        for (index, (chain, ((head, frame_len), (key, hash)))) in list.chains.iter().zip(frames).enumerate() {
+        let Self { heads, lens, keys, hashes, offloads, reasons, .. } = self;
+        let mut read = Heads { taken: list.chains.len(), good: 0, asking: 0, bytes: 0, extra: 0 };
+        let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes)).zip(reasons);
+        for (index, (chain, (((head, frame_len), (key, hash)), reason))) in list.chains.iter().zip(frames).enumerate() {
             let len = chain.len.saturating_sub(header_len as u32);
             read.bytes += u64::from(len);
             *frame_len = len;
             if (len as usize) < ETHERNET_HEADER_LEN || len > FRAME_LEN_MAX {
-                dropped.add(if len > FRAME_LEN_MAX { DropReason::Oversized } else { DropReason::Runt }, 1);
+                *reason = if len > FRAME_LEN_MAX { DropReason::Oversized } else { DropReason::Runt };
                 continue;
             }
             if chain.is_single() {
@@ -261,12 +295,22 @@ impl Scratch {
                 head.gather(list.segments(chain), header_len);
             }
             if head.asks_for_offload(header_len) {
-                dropped.add(DropReason::OffloadNotNegotiated, 1);
-                continue;
+                match asked(head, len as usize, header_len, may) {
+                    Ok(None) => {}
+                    Ok(Some((offload, cost))) => {
+                        offloads[index] = offload;
+                        read.asking |= 1 << index;
+                        read.extra += cost;
+                    }
+                    Err(why) => {
+                        *reason = why;
+                        continue;
+                    }
+                }
             }
             let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { continue };
             if !header.source.is_valid_source() {
-                dropped.add(DropReason::InvalidSource, 1);
+                *reason = DropReason::InvalidSource;
                 continue;
             }
             *key = FlowKey::new(port, &header);
@@ -276,16 +320,73 @@ impl Scratch {
         read
     }
 
+    /// Reads the heads of frames that another worker handed over. What is asked for them, and how many this visit takes.
+    fn read_handed(&mut self, list: &ChainList<'_>) -> (u32, usize) {
+        let Self { heads, lens, offloads, .. } = self;
+        let (mut asking, mut spent) = (0, 0);
+        for (index, (chain, (head, frame_len))) in list.chains.iter().zip(heads.iter_mut().zip(lens)).enumerate() {
+            let len = chain.len.saturating_sub(HEADER_LEN as u32);
+            *frame_len = len;
+            spent += u64::from(len);
+            head.read(chain.first, HEADER_LEN);
+            // What that worker has written here was checked by it: it is all possible.
+            if let Ok(Some((offload, cost))) = asked(head, len as usize, HEADER_LEN, Abilities::all()) {
+                offloads[index] = offload;
+                asking |= 1 << index;
+                spent += cost;
+            }
+            if spent > VISIT_BYTES_MAX && index > 0 {
+                return (asking, index);
+            }
+        }
+        (asking, list.chains.len())
+    }
+
+    /// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.
+    fn cost(&self, read: &Heads, index: usize) -> u64 {
+        let segments = if read.asking >> index & 1 != 0 { extra_cost(&self.offloads[index], self.lens[index]) } else { 0 };
+        u64::from(self.lens[index]) + segments
+    }
+
+    /// Takes no more of the burst's `count` frames than one visit may.
+    #[cold]
+    fn afford(&self, read: &mut Heads, count: usize) {
+        let mut spent = 0;
+        for index in set_bits(read.good & first(count)) {
+            spent += self.cost(read, index);
+            if spent > VISIT_BYTES_MAX && index > 0 {
+                read.taken = index;
+                read.good &= first(index);
+                return;
+            }
+        }
+    }
+
+    /// Counts the frames of a burst that are no good.
+    #[cold]
+    fn count_dropped(&self, read: &Heads, dropped: &DropCounters) {
+        for index in set_bits(first(read.taken) & !read.good) {
+            dropped.add(self.reasons[index], 1);
+        }
+    }
+
     /// Finds each frame's verdict, or decides anew. Which frames are to be forwarded (to `outputs`) and which flooded.
+    /// Where there is much to flood, fewer frames are taken.
     #[inline(always)]
-    fn look_up(&mut self, good: u32, lookup: &Lookup<'_>, flows: &mut FlowTable, dropped: &DropCounters) -> (u32, u32) {
+    fn look_up(
+        &mut self,
+        read: &mut Heads,
+        lookup: &Lookup<'_>,
+        flows: &mut FlowTable,
+        dropped: &DropCounters,
+    ) -> (u32, u32) {
         let view = flows.view();
-        for index in set_bits(good) {
+        for index in set_bits(read.good) {
             self.candidates[index] = view.candidates(self.hashes[index]);
         }
         let stamp = lookup.stamp();
-        let (mut forward, mut flood, mut missed) = (0, 0, 0);
-        for index in set_bits(good) {
+        let (mut forward, mut flood, mut missed, mut flooded) = (0, 0, 0, 0);
+        for index in set_bits(read.good) {
             let key = self.keys[index];
             let view = flows.view();
             let hit = view.find(self.candidates[index], key).and_then(|entry| view.action_at(entry, stamp));
@@ -304,13 +405,38 @@ impl Scratch {
                     self.outputs[index] = output;
                     forward |= 1 << index;
                 }
-                Action::Flood => flood |= 1 << index,
+                Action::Flood => {
+                    flood |= 1 << index;
+                    flooded += self.cost(read, index) * lookup.neighbours();
+                    if flooded > VISIT_BYTES_MAX {
+                        // The frames after this one are not looked at: they come with the next visit.
+                        read.taken = index + 1;
+                        read.good &= first(read.taken);
+                        break;
+                    }
+                }
             }
         }
-        lookup.counters.flow_hits.add(u64::from(good.count_ones()) - missed);
+        lookup.counters.flow_hits.add(u64::from(read.good.count_ones()) - missed);
         lookup.counters.flow_misses.add(missed);
         (forward, flood)
     }
+}
+
+/// What is asked for a frame, and what that costs.
+fn asked(
+    head: &FrameHead,
+    len: usize,
+    header_len: usize,
+    may: Abilities,
+) -> Result<Option<(Offload, u64)>, DropReason> {
+    let offload = Offload::asked(head.net_header(header_len), head.frame(len), len, may)?;
+    Ok(offload.map(|offload| (offload, extra_cost(&offload, len as u32))))
+}
+
+/// What the segments of a frame cost, beside its bytes, if it is to be cut.
+fn extra_cost(offload: &Offload, len: u32) -> u64 {
+    offload.segments(len as usize) as u64 * SEGMENT_COST
 }
 
 /// What verdicts rest on.
@@ -327,6 +453,12 @@ impl Lookup<'_> {
     fn bridge(&self) -> Option<(u16, u32)> {
         let number = self.topology.ports.get(usize::from(self.port))?.bridge;
         Some((number, self.topology.bridges.get(usize::from(number))?.generation))
+    }
+
+    /// Ports that a frame is flooded to at most.
+    fn neighbours(&self) -> u64 {
+        let bridge = self.bridge().and_then(|(number, _)| self.topology.bridges.get(usize::from(number)));
+        bridge.map_or(1, |bridge| bridge.ports.len() as u64)
     }
 
     /// Moves on with all that a verdict rests on, and with time. Both parts of the epoch only ever grow, so that their
@@ -490,6 +622,9 @@ impl Exit<'_, '_> {
                 owe(self.owed, self.pairs, slot);
                 self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
                 self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
+                if delivered.generated != 0 {
+                    self.counters.generated.add(delivered.generated);
+                }
             }
             _ => self.drop(DropReason::ReceiverStopped, group),
         }

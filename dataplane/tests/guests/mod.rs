@@ -128,15 +128,17 @@ impl Net {
         series.map(|series| series.get_counter().get_value() + series.get_gauge().get_value()).sum::<f64>() as u64
     }
 
-    /// The law of accounts: what came in, and the copies that flooding made, went out or was dropped.
+    /// The law of accounts: what came in, the copies that flooding made and the segments, went out or was dropped.
     pub fn balances(&self) -> Result<(), String> {
         let sum = |name: &str| self.metric(&format!("ringway_{name}"), &[]);
-        let received = sum("port_receive_packets_total") + sum("extra_copies_packets_total");
+        let received = sum("port_receive_packets_total")
+            + sum("extra_copies_packets_total")
+            + sum("generated_packets_total");
         let transmitted = sum("port_transmit_packets_total") + sum("dropped_packets_total");
         if received == transmitted {
             return Ok(());
         }
-        Err(format!("{received} frames in and copied, {transmitted} out and dropped"))
+        Err(format!("{received} frames in, copied and generated, {transmitted} out and dropped"))
     }
 
     /// As [`Net::balances`], once the last burst is through.

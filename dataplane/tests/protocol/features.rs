@@ -14,7 +14,9 @@ const OFFERED: u64 = feature::MRG_RXBUF
     | feature::INDIRECT_DESC
     | feature::PROTOCOL_FEATURES
     | feature::VERSION_1
-    | feature::RING_PACKED;
+    | feature::RING_PACKED
+    | feature::HOST_OFFLOADS
+    | feature::GUEST_OFFLOADS;
 
 fn offered(mask: &[Feature]) -> u64 {
     let net = Setup { ports: 1, mask, ..Setup::default() }.start();
@@ -25,7 +27,7 @@ fn offered(mask: &[Feature]) -> u64 {
 #[test]
 fn offered_is_what_is_implemented() {
     assert_eq!(offered(&[]), OFFERED, "bits {:#x}", offered(&[]));
-    assert_eq!(OFFERED & feature::EVENT_IDX, 0);
+    assert_eq!(OFFERED & (feature::EVENT_IDX | feature::HOST_UFO), 0);
 }
 
 #[test]
@@ -37,6 +39,11 @@ fn a_mask_takes_away_one_feature() {
         (Feature::Mq, feature::MQ),
         (Feature::CtrlVq, feature::CTRL_VQ | 1 << 18),
         (Feature::GuestAnnounce, feature::GUEST_ANNOUNCE),
+        // And what needs it.
+        (Feature::Csum, feature::HOST_OFFLOADS),
+        (Feature::GuestCsum, feature::GUEST_OFFLOADS),
+        (Feature::HostTso4, feature::HOST_TSO4),
+        (Feature::GuestUso6, feature::GUEST_USO6),
     ] {
         assert_eq!(offered(&[word]), OFFERED & !bits, "{word:?}");
     }

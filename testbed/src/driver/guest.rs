@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::front_end::{Bells, FrontEnd, Listener, feature, ring, rung};
 use super::memory::DriverMemory;
+use super::net_header::NetHeader;
 use super::queue::{Layout, Piece, Queue};
 use super::wait::{PATIENCE, eventually};
 
@@ -70,12 +71,13 @@ pub struct Pair {
     /// The transmitq's eventfds.
     pub transmit_bells: Bells,
     memory: Arc<DriverMemory>,
+    features: u64,
     header_len: usize,
     /// By buffer id. A chain of the receiveq is posted again once read, one of the transmitq freed.
     receiving: HashMap<u16, Chain>,
     sending: HashMap<u16, Chain>,
     /// Frames that came and nobody has asked for.
-    inbox: VecDeque<Vec<u8>>,
+    inbox: VecDeque<(NetHeader, Vec<u8>)>,
 }
 
 impl Pair {
@@ -89,6 +91,7 @@ impl Pair {
             receive_bells: Bells::new(options.kicks)?,
             transmit_bells: Bells::new(options.kicks)?,
             memory: memory.clone(),
+            features: options.features,
             header_len: if has_count { 12 } else { 10 },
             receiving: HashMap::new(),
             sending: HashMap::new(),
@@ -126,6 +129,17 @@ impl Pair {
     /// If there is no room within [`PATIENCE`].
     pub fn send(&mut self, frame: &[u8]) {
         self.send_bytes(&[&vec![0; self.header_len], frame].concat());
+    }
+
+    /// Makes a frame available for which `header` asks something; cut at these offsets of the frame, if any.
+    ///
+    /// # Panics
+    /// If there is no room within [`PATIENCE`].
+    pub fn send_asking(&mut self, header: NetHeader, frame: &[u8], cuts: &[usize]) {
+        let mut bytes = header.to_bytes();
+        bytes.resize(self.header_len, 0);
+        let cuts: Vec<usize> = cuts.iter().map(|cut| self.header_len + cut).collect();
+        self.send_cut(&[&bytes, frame].concat(), &cuts, false);
     }
 
     /// As [`Pair::send`], but the bytes begin with the virtio-net header, or with whatever.
@@ -212,24 +226,37 @@ impl Pair {
     /// The next frame that came, if any.
     ///
     /// # Panics
-    /// If the device breaks a rule.
+    /// If the device breaks a rule, or leaves something of the frame to be done.
     pub fn try_receive(&mut self) -> Option<Vec<u8>> {
+        let (header, frame) = self.try_receive_asking()?;
+        assert_eq!(header, NetHeader::default(), "offloads that nobody expects");
+        Some(frame)
+    }
+
+    /// The next frame that came, if any, and what is left of it to be done.
+    ///
+    /// # Panics
+    /// If the device breaks a rule.
+    pub fn try_receive_asking(&mut self) -> Option<(NetHeader, Vec<u8>)> {
         self.inbox.pop_front().or_else(|| self.take_frame())
     }
 
     /// Checks the virtio-net header of the next used buffers and takes it off; posts the buffers again.
-    fn take_frame(&mut self) -> Option<Vec<u8>> {
+    fn take_frame(&mut self) -> Option<(NetHeader, Vec<u8>)> {
         let mut header = self.take_buffer()?;
         assert!(header.len() >= self.header_len, "{} bytes are no virtio-net header", header.len());
         let mut frame = header.split_off(self.header_len);
-        assert!(header[..10].iter().all(|&byte| byte == 0), "offloads that nobody negotiated: {header:?}");
         let buffers = if self.header_len == 12 { u16::from_le_bytes([header[10], header[11]]) } else { 1 };
         assert!(buffers >= 1, "a frame in no buffers");
         for _ in 1..buffers {
             // A device shows the buffers of a frame all at once (virtio 1.2, section 5.1.6.4).
             frame.extend(self.take_buffer().expect("a buffer of a merged frame is missing"));
         }
-        Some(frame)
+        let header = NetHeader::from_bytes(&header);
+        if let Err(wrong) = header.check(self.features, frame.len()) {
+            panic!("{wrong}");
+        }
+        Some((header, frame))
     }
 
     /// The bytes that the device wrote into the next used chain.
@@ -405,6 +432,17 @@ impl Guest {
         let Self { pairs, .. } = self;
         eventually(|| {
             frame = pairs.iter_mut().find_map(Pair::try_receive);
+            frame.is_some()
+        });
+        frame
+    }
+
+    /// The next frame by any pair within [`PATIENCE`], and what is left of it to be done.
+    pub fn receive_asking(&mut self) -> Option<(NetHeader, Vec<u8>)> {
+        let mut frame = None;
+        let Self { pairs, .. } = self;
+        eventually(|| {
+            frame = pairs.iter_mut().find_map(Pair::try_receive_asking);
             frame.is_some()
         });
         frame

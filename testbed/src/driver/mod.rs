@@ -10,12 +10,14 @@
 //! | [`queue`] | a virtqueue from the driver's side; `packed` and `split` know the layouts |
 //! | [`front_end`] | the vhost-user socket: listens, negotiates, and sends whatever it is told to, also what it should not |
 //! | [`guest`] | the three together: a NIC that sends and receives frames |
+//! | [`net_header`] | what is said of a frame in front of it |
 //! | [`frame`], [`wait`] | frames to send, and waiting with an end |
 
 pub mod frame;
 pub mod front_end;
 pub mod guest;
 pub mod memory;
+pub mod net_header;
 mod packed;
 pub mod queue;
 mod split;
@@ -24,5 +26,6 @@ pub mod wait;
 pub use front_end::{FrontEnd, Listener, Message};
 pub use guest::{Guest, Options, Pair};
 pub use memory::{DriverMemory, Span};
+pub use net_header::NetHeader;
 pub use queue::{Areas, Completion, Layout, Piece, Queue, RawDescriptor};
 pub use wait::{PATIENCE, eventually};

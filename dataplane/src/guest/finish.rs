@@ -1,0 +1,137 @@
+//! Frames that do not go as they are into a buffer each: for the buffers' sake, or because the receiver cannot do what
+//! the sender left undone. Then it is done here: a checksum is summed while the frame is copied, or a frame is cut into
+//! segments, straight into the receiver's buffers.
+
+use super::cursor::Source;
+use super::deliver::{Delivered, Frames, set_bits};
+use super::fill::{Filler, Short};
+use super::frame::HEAD_LEN;
+use crate::packet::{Abilities, InternetSum, NetHeader, Offload, Segmentation, Way};
+
+/// What a burst lacked, in frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shortage {
+    pub(super) ring_full: u64,
+    pub(super) too_small: u64,
+}
+
+impl Shortage {
+    fn count(&mut self, short: Short, frames: u64) {
+        match short {
+            Short::Empty => self.ring_full += frames,
+            Short::TooSmall => self.too_small += frames,
+        }
+    }
+}
+
+/// Delivers frames of a burst to one receiver.
+pub(super) struct Finisher<'a, 'm, 'f, 's> {
+    pub(super) filler: Filler<'a, 'm>,
+    pub(super) frames: Frames<'f, 's>,
+    /// Bytes of the receiver's virtio-net header.
+    pub(super) header_len: usize,
+    /// What the receiver does by itself.
+    pub(super) can: Abilities,
+    pub(super) done: Delivered,
+    pub(super) short: Shortage,
+}
+
+impl Finisher<'_, '_, '_, '_> {
+    /// Delivers the frames of `mask`, in order.
+    pub(super) fn deliver(&mut self, mask: u32) {
+        for index in set_bits(mask) {
+            let asks = self.frames.asking >> index & 1 != 0;
+            let Some(offload) = self.frames.offloads.get(index).filter(|_| asks) else {
+                self.whole(index, NetHeader::default(), None);
+                continue;
+            };
+            match offload.way(self.can) {
+                Way::Pass(header) => self.whole(index, header, None),
+                Way::Sum => self.whole(index, NetHeader::default(), Some(offload)),
+                Way::Segment { segmentation, sum } => self.segments(index, offload, &segmentation, sum),
+            }
+        }
+    }
+
+    /// A frame in one, with the checksum of `offload` filled in, if there is one.
+    fn whole(&mut self, index: usize, header: NetHeader, offload: Option<&Offload>) {
+        let Self { filler, frames, header_len, done, short, .. } = self;
+        let len = frames.lens[index];
+        let need = len + *header_len as u32;
+        let count = match filler.claim(need) {
+            Ok(count) => count,
+            Err(why) => return short.count(why, 1),
+        };
+        let mut room = filler.room(count);
+        room.write(header.to_bytes(count as u16).get(..*header_len).unwrap_or(&[]));
+        let mut source = Source::new(*frames, index, 0);
+        let copied = match offload {
+            None => source.copy(&mut room, len as usize, None),
+            Some(offload) => {
+                let (mut front, mut sum) = (room.clone(), InternetSum::default());
+                let before = source.copy(&mut room, offload.csum_start(), None);
+                let summed = source.copy(&mut room, len as usize - before, Some(&mut sum));
+                front.skip(offload.csum_at());
+                front.write(&offload.filled_in(sum.checksum()));
+                before + summed
+            }
+        };
+        filler.filled(count, need);
+        done.packets += 1;
+        done.bytes += u64::from(len);
+        done.copied += copied as u64;
+    }
+
+    /// A frame in segments. Those beyond the first are frames of our own making, delivered or not.
+    fn segments(&mut self, index: usize, offload: &Offload, segmentation: &Segmentation, sum: bool) {
+        let Self { filler, frames, header_len, done, short, .. } = self;
+        let frame_len = frames.lens[index] as usize;
+        let head = frames.heads[index].frame(frame_len);
+        let headers_len = segmentation.header_len();
+        let mut source = Source::new(*frames, index, headers_len);
+        let net_header = if sum { NetHeader::default() } else { offload.checksum_header() };
+        let segments = segmentation.segments(frame_len);
+        done.generated += segments as u64 - 1;
+        for cut in segmentation.cuts(frame_len) {
+            let len = headers_len + cut.len;
+            let need = (*header_len + len) as u32;
+            let count = match filler.claim(need) {
+                Ok(count) => count,
+                Err(Short::Empty) => {
+                    // Nor will there be buffers for the rest of it.
+                    short.count(Short::Empty, (segments - cut.number) as u64);
+                    return;
+                }
+                Err(Short::TooSmall) => {
+                    short.count(Short::TooSmall, 1);
+                    source.skip(cut.len);
+                    continue;
+                }
+            };
+            let mut headers = [0; HEAD_LEN];
+            let Some(headers) = headers.get_mut(..headers_len) else { return };
+            headers.copy_from_slice(head.get(..headers_len).unwrap_or(&[]));
+            segmentation.edit(offload, headers, frame_len, cut);
+            let mut room = filler.room(count);
+            let mut front = room.clone();
+            room.skip(*header_len + headers_len);
+            let copied = if sum {
+                let mut sum = InternetSum::default();
+                sum.add(headers.get(offload.csum_start()..).unwrap_or(&[]));
+                let copied = source.copy(&mut room, cut.len, Some(&mut sum));
+                let filled_in = offload.filled_in(sum.checksum());
+                if let Some(field) = headers.get_mut(offload.csum_at()..).and_then(|rest| rest.first_chunk_mut()) {
+                    *field = filled_in;
+                }
+                copied
+            } else {
+                source.copy(&mut room, cut.len, None)
+            };
+            front.write(net_header.to_bytes(count as u16).get(..*header_len).unwrap_or(&[]));
+            done.copied += (front.write(headers) + copied) as u64;
+            filler.filled(count, need);
+            done.packets += 1;
+            done.bytes += len as u64;
+        }
+    }
+}
