@@ -20,8 +20,7 @@ fn asked(header: NetHeader, frame: &[u8], may: Abilities) -> Result<Option<Offlo
     Offload::asked(header, &frame[..frame.len().min(128)], frame.len(), may)
 }
 
-const CSUM: NetHeader =
-    NetHeader { flags: 1, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 34, csum_offset: 16 };
+const CSUM: NetHeader = NetHeader { flags: 1, gso_type: 0, hdr_len: 0, gso_size: 0, csum_start: 34, csum_offset: 16 };
 const TSO: NetHeader = NetHeader { gso_type: gso_type::TCPV4, hdr_len: 54, gso_size: 1000, ..CSUM };
 
 #[test]

@@ -131,9 +131,8 @@ impl Net {
     /// The law of accounts: what came in, the copies that flooding made and the segments, went out or was dropped.
     pub fn balances(&self) -> Result<(), String> {
         let sum = |name: &str| self.metric(&format!("ringway_{name}"), &[]);
-        let received = sum("port_receive_packets_total")
-            + sum("extra_copies_packets_total")
-            + sum("generated_packets_total");
+        let received =
+            sum("port_receive_packets_total") + sum("extra_copies_packets_total") + sum("generated_packets_total");
         let transmitted = sum("port_transmit_packets_total") + sum("dropped_packets_total");
         if received == transmitted {
             return Ok(());
