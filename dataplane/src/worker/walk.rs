@@ -344,7 +344,8 @@ impl Scratch {
 
     /// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.
     fn cost(&self, read: &Heads, index: usize) -> u64 {
-        let segments = if read.asking >> index & 1 != 0 { extra_cost(&self.offloads[index], self.lens[index]) } else { 0 };
+        let segments =
+            if read.asking >> index & 1 != 0 { extra_cost(&self.offloads[index], self.lens[index]) } else { 0 };
         u64::from(self.lens[index]) + segments
     }
 
