@@ -64,6 +64,9 @@ fn all_pass(sender: Options, receiver: Options) {
     }
     assert!(guests[1].hears_nothing());
     assert_eq!(net.metric("ringway_generated_packets_total", &[]), generated as u64);
+    // Also what is cut or summed is copied once.
+    let bytes = |what: &str| net.metric(&format!("ringway_{what}_bytes_total"), &[("path", "guest_to_guest")]);
+    assert_eq!(bytes("copied"), bytes("forwarded"));
     net.assert_balances();
 }
 
