@@ -93,6 +93,10 @@ pub enum Feature {
     MrgRxbuf,
     /// `VIRTIO_F_INDIRECT_DESC`
     IndirectDesc,
+    /// `VIRTIO_RING_F_EVENT_IDX`
+    EventIdx,
+    /// `VIRTIO_F_IN_ORDER`
+    InOrder,
     /// `VIRTIO_NET_F_MQ`
     Mq,
     /// `VIRTIO_NET_F_CTRL_VQ`
@@ -103,8 +107,16 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature that may be masked.
-    pub const ALL: [Self; 6] =
-        [Self::Packed, Self::MrgRxbuf, Self::IndirectDesc, Self::Mq, Self::CtrlVq, Self::GuestAnnounce];
+    pub const ALL: [Self; 8] = [
+        Self::Packed,
+        Self::MrgRxbuf,
+        Self::IndirectDesc,
+        Self::EventIdx,
+        Self::InOrder,
+        Self::Mq,
+        Self::CtrlVq,
+        Self::GuestAnnounce,
+    ];
 
     /// The name written in the file.
     pub const fn as_str(self) -> &'static str {
@@ -112,6 +124,8 @@ impl Feature {
             Self::Packed => "packed",
             Self::MrgRxbuf => "mrg_rxbuf",
             Self::IndirectDesc => "indirect_desc",
+            Self::EventIdx => "event_idx",
+            Self::InOrder => "in_order",
             Self::Mq => "mq",
             Self::CtrlVq => "ctrl_vq",
             Self::GuestAnnounce => "guest_announce",

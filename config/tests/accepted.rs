@@ -79,7 +79,7 @@ fn every_key_reaches_the_plan() {
         bridge = "b.B-_9"
         socket = "/srv/p.sock"
         mode = "client"
-        mask_features = ["guest_announce", "ctrl_vq", "mq", "indirect_desc", "mrg_rxbuf", "packed"]
+        mask_features = ["guest_announce", "ctrl_vq", "mq", "in_order", "event_idx", "indirect_desc", "mrg_rxbuf", "packed"]
         "#,
     );
     assert_eq!(plan.control_socket, PathBuf::from("/srv/c.sock"));

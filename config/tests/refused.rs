@@ -160,7 +160,7 @@ fn unknown_words() {
         10,
         &[
             "unknown feature `tso`",
-            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `mq`, `ctrl_vq`, `guest_announce`",
+            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `event_idx`, `in_order`, `mq`, `ctrl_vq`, `guest_announce`",
         ],
     );
 }

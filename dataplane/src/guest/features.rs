@@ -19,12 +19,16 @@ bitflags! {
         const MQ = 1 << 22;
         /// Indirect descriptor tables.
         const INDIRECT_DESC = 1 << 28;
+        /// Interrupts and kicks are asked for by position in the ring.
+        const EVENT_IDX = 1 << 29;
         /// vhost-user: the protocol has feature bits of its own.
         const PROTOCOL_FEATURES = 1 << 30;
         /// Virtio 1.0 or later.
         const VERSION_1 = 1 << 32;
         /// Packed virtqueues.
         const RING_PACKED = 1 << 34;
+        /// Buffers are used in the order in which they were made available.
+        const IN_ORDER = 1 << 35;
     }
 }
 
@@ -39,6 +43,8 @@ impl Features {
             Feature::Packed => Self::RING_PACKED,
             Feature::MrgRxbuf => Self::MRG_RXBUF,
             Feature::IndirectDesc => Self::INDIRECT_DESC,
+            Feature::EventIdx => Self::EVENT_IDX,
+            Feature::InOrder => Self::IN_ORDER,
             Feature::Mq => Self::MQ,
             Feature::CtrlVq => Self::CTRL_VQ | Self::CTRL_RX,
             Feature::GuestAnnounce => Self::GUEST_ANNOUNCE,
@@ -79,7 +85,9 @@ mod tests {
 
     #[test]
     fn bits_are_where_the_specification_puts_them() {
+        assert_eq!(Features::EVENT_IDX.bits().trailing_zeros(), 29);
         assert_eq!(Features::RING_PACKED.bits().trailing_zeros(), 34);
+        assert_eq!(Features::IN_ORDER.bits().trailing_zeros(), 35);
         assert_eq!(Features::VERSION_1.bits().trailing_zeros(), 32);
         assert_eq!(Features::MRG_RXBUF.header_len(), 12);
         assert_eq!(Features::empty().header_len(), 10);

@@ -24,5 +24,5 @@ pub mod wait;
 pub use front_end::{FrontEnd, Listener, Message};
 pub use guest::{Guest, Options, Pair};
 pub use memory::{DriverMemory, Span};
-pub use queue::{Areas, Completion, Layout, Piece, Queue, RawDescriptor};
+pub use queue::{Areas, Completion, Layout, Piece, Queue, RawDescriptor, Rules};
 pub use wait::{PATIENCE, eventually};
