@@ -1,7 +1,7 @@
 //! One vhost-user connection: what the front end has said, and the pairs that follow from it.
 //!
 //! The wire is rust-vmm's `vhost`; this is its back end. Whatever the front end changes of a running ring (its
-//! addresses, memory, eventfds), the pair is first taken back from its worker, quiescent, then built anew from what is
+//! addresses, memory, kicks; not the eventfds that we write to), the pair is first taken back from its worker, quiescent, then built anew from what is
 //! known and handed over again. A message that makes no sense is an error, and an error ends the connection; nothing else.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use super::features::Features;
 use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress};
 use super::notifier::eventfd;
-use super::pair::{Notifier, Owed, PairId, QueuePair};
+use super::pair::{Notifier, Owed, PairCounters, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
 use super::ring::{Direction, Ring, RingAddress, RingFault};
 
@@ -150,7 +150,11 @@ impl Session {
     /// Hands a pair to a worker if at least one of its rings is ready.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
-        if self.port.counters(index).fault() == Some(RingFault::InterruptBlocks) {
+        // Without taking counters into use: they show from then on.
+        let blocks = |(pair, counters): (u16, &Arc<PairCounters>)| {
+            pair == index && counters.fault() == Some(RingFault::InterruptBlocks)
+        };
+        if self.port.pairs().any(blocks) {
             return Err(refuse(format!(
                 "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
             )));
