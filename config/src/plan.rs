@@ -93,6 +93,10 @@ pub enum Feature {
     MrgRxbuf,
     /// `VIRTIO_F_INDIRECT_DESC`
     IndirectDesc,
+    /// `VIRTIO_RING_F_EVENT_IDX`
+    EventIdx,
+    /// `VIRTIO_F_IN_ORDER`
+    InOrder,
     /// `VIRTIO_NET_F_MQ`
     Mq,
     /// `VIRTIO_NET_F_CTRL_VQ`
@@ -125,10 +129,12 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature that may be masked.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Packed,
         Self::MrgRxbuf,
         Self::IndirectDesc,
+        Self::EventIdx,
+        Self::InOrder,
         Self::Mq,
         Self::CtrlVq,
         Self::GuestAnnounce,
@@ -151,6 +157,8 @@ impl Feature {
             Self::Packed => "packed",
             Self::MrgRxbuf => "mrg_rxbuf",
             Self::IndirectDesc => "indirect_desc",
+            Self::EventIdx => "event_idx",
+            Self::InOrder => "in_order",
             Self::Mq => "mq",
             Self::CtrlVq => "ctrl_vq",
             Self::GuestAnnounce => "guest_announce",

@@ -82,7 +82,7 @@ fn every_key_reaches_the_plan() {
         mask_features = [
             "guest_uso6", "guest_uso4", "guest_ecn", "guest_tso6", "guest_tso4",
             "host_uso", "host_ecn", "host_tso6", "host_tso4", "guest_csum", "csum",
-            "guest_announce", "ctrl_vq", "mq", "indirect_desc", "mrg_rxbuf", "packed",
+            "guest_announce", "ctrl_vq", "mq", "in_order", "event_idx", "indirect_desc", "mrg_rxbuf", "packed",
         ]
         "#,
     );

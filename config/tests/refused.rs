@@ -160,7 +160,8 @@ fn unknown_words() {
         10,
         &[
             "unknown feature `tso`",
-            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `mq`, `ctrl_vq`, `guest_announce`, `csum`, `guest_csum`, \
+            "use one of `packed`, `mrg_rxbuf`, `indirect_desc`, `event_idx`, `in_order`, `mq`, `ctrl_vq`, \
+             `guest_announce`, `csum`, `guest_csum`, \
              `host_tso4`, `host_tso6`, `host_ecn`, `host_uso`, `guest_tso4`, `guest_tso6`, `guest_ecn`, `guest_uso4`, \
              `guest_uso6`",
         ],

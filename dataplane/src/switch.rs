@@ -4,6 +4,7 @@
 //! on a worker's thread.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,8 @@ use std::time::Duration;
 use ringway_config::{Plan, PortKind};
 
 use crate::flow::{MacEntry, MacLimits, MacTable};
-use crate::guest::{Client, Features, PairHost, PairId, Port, QueuePair};
+use crate::guest::ring::Direction;
+use crate::guest::{Client, Features, Notifier, PairHost, PairId, Port, QueuePair};
 use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
 
 /// Why a switch does not start.
@@ -225,6 +227,13 @@ impl PairHost for Switch {
         self.publish(&placement);
         placement.taken[usize::from(at.worker)][usize::from(at.slot)] = false;
         self.workers[usize::from(at.worker)].detach(usize::from(at.slot))
+    }
+
+    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) {
+        let placement = self.placement();
+        if let Some((at, _)) = placement.pairs.get(&id) {
+            self.workers[usize::from(at.worker)].set_notifier(usize::from(at.slot), ring, notifier, fd);
+        }
     }
 
     fn forget(&self, port: u16) {

@@ -83,6 +83,7 @@ pub struct TestpmdBuilder {
     forward: Forward,
     topology: Topology,
     mbufs: u32,
+    eal: Vec<String>,
     more: Vec<String>,
 }
 
@@ -165,6 +166,13 @@ impl TestpmdBuilder {
         self.arg(format!("--eth-peer={port},{mac}"))
     }
 
+    /// Any other of EAL's arguments.
+    #[must_use]
+    pub fn eal_arg(mut self, arg: impl Into<String>) -> Self {
+        self.eal.push(arg.into());
+        self
+    }
+
     /// Any other of testpmd's own arguments.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
@@ -189,6 +197,7 @@ impl TestpmdBuilder {
             // virtio-user hands its memory to the switch in eight regions at most.
             Memory::Huge(mib) => spawn.args(["--in-memory", "--single-file-segments", "-m"]).arg(mib.to_string()),
         };
+        spawn = spawn.args(self.eal);
         for vdev in &self.vdevs {
             spawn = spawn.arg("--vdev").arg(vdev);
         }
@@ -243,6 +252,7 @@ impl Testpmd {
             forward: Forward::MacSwap,
             topology: Topology::Loop,
             mbufs: 16_384,
+            eal: Vec::new(),
             more: Vec::new(),
         }
     }
@@ -259,6 +269,12 @@ impl Testpmd {
     /// When it ends, or a minute passes.
     pub fn wait_ready(&self) -> Result<()> {
         self.process.wait_for_line(PROMPT, READY).map(drop)
+    }
+
+    /// What it has printed so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log_after(0)
     }
 
     /// Types a command at the prompt and returns what is printed up to the next prompt.

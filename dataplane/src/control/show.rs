@@ -94,6 +94,7 @@ fn queues(switch: &Switch) -> Value {
                 "transmit_packets": pair.transmitted.packets.get(),
                 "transmit_bytes": pair.transmitted.bytes.get(),
                 "interrupts": pair.interrupts.get(),
+                "interrupts_suppressed": pair.interrupts_suppressed.get(),
                 "dropped_receive": drops([&pair.receive_dropped].into_iter()),
                 "dropped_transmit": drops([&pair.transmit_dropped].into_iter()),
                 "broken": pair.fault().map(|fault| fault.as_str()),

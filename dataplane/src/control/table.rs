@@ -31,6 +31,7 @@ impl View {
                 ("RECEIVED", |row| text(&row["receive_packets"])),
                 ("SENT", |row| text(&row["transmit_packets"])),
                 ("INTERRUPTS", |row| text(&row["interrupts"])),
+                ("SUPPRESSED", |row| text(&row["interrupts_suppressed"])),
                 ("DROPPED", |row| drops(&[&row["dropped_receive"], &row["dropped_transmit"]])),
                 ("BROKEN", |row| text(&row["broken"])),
             ],

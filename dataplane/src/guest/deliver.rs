@@ -59,14 +59,12 @@ pub fn set_bits(mut mask: u32) -> impl Iterator<Item = usize> {
 
 impl QueuePair {
     /// Takes up to `want` buffers into `room`, early, so that they are at hand when a burst is delivered. What is not
-    /// used then goes back with [`QueuePair::unreserve`].
+    /// used then goes back with [`QueuePair::unreserve`]. A fault that is found here takes effect there, or after the
+    /// delivery: the buffers before it are good.
     #[inline]
     pub fn reserve<'m>(&mut self, memory: &'m GuestMemory, want: usize, room: &mut ChainList<'m>) {
         if let Some(ring) = &mut self.receiveq {
             ring.take(memory, want, room);
-            if let Some(fault) = ring.fault() {
-                self.break_pair(fault);
-            }
         }
     }
 
@@ -75,6 +73,9 @@ impl QueuePair {
     pub fn unreserve(&mut self) {
         if let Some(ring) = &mut self.receiveq {
             ring.rewind();
+            if let Some(fault) = ring.fault() {
+                self.break_pair(fault);
+            }
         }
     }
 
@@ -90,7 +91,9 @@ impl QueuePair {
     ) -> Delivered {
         let header_len = self.header_len();
         let mergeable = self.features.contains(Features::MRG_RXBUF);
-        let Some(ring) = self.receiveq.as_mut().filter(|ring| ring.fault().is_none()) else {
+        // What was reserved before a fault was found is still good.
+        let usable = |ring: &&mut Ring| ring.fault().is_none() || !room.chains.is_empty();
+        let Some(ring) = self.receiveq.as_mut().filter(usable) else {
             self.counters.transmit_dropped.add(DropReason::ReceiverStopped, u64::from(mask.count_ones()));
             return Delivered::default();
         };
@@ -116,7 +119,9 @@ impl QueuePair {
         ring.rewind();
         self.counters.transmitted.add(done.packets, done.bytes);
         if rest != 0 {
-            self.counters.transmit_dropped.add(DropReason::GuestRingFull, short.ring_full);
+            let stopped = self.receiveq.as_ref().is_some_and(|ring| ring.fault().is_some());
+            let reason = if stopped { DropReason::ReceiverStopped } else { DropReason::GuestRingFull };
+            self.counters.transmit_dropped.add(reason, short.ring_full);
             self.counters.transmit_dropped.add(DropReason::BufferTooSmall, short.too_small);
         }
         if let Some(fault) = self.receiveq.as_ref().and_then(Ring::fault) {

@@ -37,12 +37,16 @@ bitflags! {
         const MQ = 1 << 22;
         /// Indirect descriptor tables.
         const INDIRECT_DESC = 1 << 28;
+        /// Interrupts and kicks are asked for by position in the ring.
+        const EVENT_IDX = 1 << 29;
         /// vhost-user: the protocol has feature bits of its own.
         const PROTOCOL_FEATURES = 1 << 30;
         /// Virtio 1.0 or later.
         const VERSION_1 = 1 << 32;
         /// Packed virtqueues.
         const RING_PACKED = 1 << 34;
+        /// Buffers are used in the order in which they were made available.
+        const IN_ORDER = 1 << 35;
         /// We may leave segmentation to the guest: UDP over IPv4.
         const GUEST_USO4 = 1 << 54;
         /// UDP over IPv6.
@@ -63,6 +67,8 @@ impl Features {
             Feature::Packed => Self::RING_PACKED,
             Feature::MrgRxbuf => Self::MRG_RXBUF,
             Feature::IndirectDesc => Self::INDIRECT_DESC,
+            Feature::EventIdx => Self::EVENT_IDX,
+            Feature::InOrder => Self::IN_ORDER,
             Feature::Mq => Self::MQ,
             Feature::CtrlVq => Self::CTRL_VQ | Self::CTRL_RX,
             Feature::GuestAnnounce => Self::GUEST_ANNOUNCE,
@@ -189,7 +195,9 @@ mod tests {
 
     #[test]
     fn bits_are_where_the_specification_puts_them() {
+        assert_eq!(Features::EVENT_IDX.bits().trailing_zeros(), 29);
         assert_eq!(Features::RING_PACKED.bits().trailing_zeros(), 34);
+        assert_eq!(Features::IN_ORDER.bits().trailing_zeros(), 35);
         assert_eq!(Features::VERSION_1.bits().trailing_zeros(), 32);
         let host = Features::CSUM | Features::HOST_TSO4 | Features::HOST_TSO6 | Features::HOST_ECN;
         assert_eq!(host.bits(), 1 | 0b111 << 11);

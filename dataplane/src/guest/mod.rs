@@ -24,6 +24,6 @@ pub use client::Client;
 pub use deliver::{Delivered, Frames, set_bits};
 pub use features::Features;
 pub use frame::{FRAME_LEN_MAX, FrameHead, HEAD_LEN};
-pub use pair::{Owed, PairCounters, PairId, QueuePair, Traffic};
+pub use pair::{Notifier, Owed, PairCounters, PairId, QueuePair, Traffic};
 pub use port::{PairHost, PairInfo, Port, PortState, QUEUE_PAIRS_MAX};
 pub use session::Session;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::features::Features;
 use super::memory::GuestMemory;
-use super::ring::{ChainList, Ring, RingFault, Used};
+use super::ring::{ChainList, Direction, Ring, RingFault, Used};
 use crate::account::{Counter, DropCounters};
 
 /// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
@@ -55,6 +55,15 @@ impl PairCounters {
     pub(super) fn set_fault(&self, fault: Option<RingFault>) {
         self.fault.store(fault.map_or(0, |fault| fault as u8), Ordering::Relaxed);
     }
+}
+
+/// What an eventfd of a ring is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notifier {
+    /// Interrupts the guest.
+    Call,
+    /// Tells the front end that the ring is broken.
+    Error,
 }
 
 /// Which pair of which port.
@@ -111,6 +120,19 @@ impl QueuePair {
         self.counters.set_fault(None);
         for ring in [&mut self.transmitq, &mut self.receiveq].into_iter().flatten() {
             ring.set_kicks(false);
+        }
+    }
+
+    /// Uses another eventfd for one of its rings from now on; the one before.
+    pub fn set_notifier(&mut self, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) -> Option<OwnedFd> {
+        let ring = match ring {
+            Direction::Readable => &mut self.transmitq,
+            Direction::Writable => &mut self.receiveq,
+        };
+        match (ring, notifier) {
+            (Some(ring), Notifier::Call) => ring.set_call(fd),
+            (Some(ring), Notifier::Error) => ring.set_error(fd),
+            (None, _) => fd,
         }
     }
 

@@ -1,12 +1,13 @@
 //! A guest NIC as the rest of the house sees it: who it is, how it is doing, and what its pairs count.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::features::Features;
-use super::pair::{PairCounters, PairId, QueuePair};
-use super::ring::RingFault;
+use super::pair::{Notifier, PairCounters, PairId, QueuePair};
+use super::ring::{Direction, RingFault};
 
 /// Queue pairs that a port offers: what GET_QUEUE_NUM answers. A QEMU that asks for more never boots.
 pub const QUEUE_PAIRS_MAX: u16 = 128;
@@ -52,6 +53,8 @@ pub trait PairHost: Send + Sync {
     fn attach(&self, pair: QueuePair);
     /// Takes the pair back, quiescent: no worker touches it or its memory any more.
     fn detach(&self, id: PairId) -> Option<QueuePair>;
+    /// Has the pair's worker use another eventfd for one of its rings. When this returns, the one before is not used any more.
+    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>);
     /// The port's guest is gone: what was learnt of it goes, too.
     fn forget(&self, port: u16);
 }

@@ -1,7 +1,7 @@
 //! One vhost-user connection: what the front end has said, and the pairs that follow from it.
 //!
 //! The wire is rust-vmm's `vhost`; this is its back end. Whatever the front end changes of a running ring (its
-//! addresses, memory, eventfds), the pair is first taken back from its worker, quiescent, then built anew from what is
+//! addresses, memory, kicks; not the eventfds that we write to), the pair is first taken back from its worker, quiescent, then built anew from what is
 //! known and handed over again. A message that makes no sense is an error, and an error ends the connection; nothing else.
 
 use std::fs::File;
@@ -19,7 +19,7 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use super::features::Features;
 use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress};
 use super::notifier::eventfd;
-use super::pair::{Owed, PairId, QueuePair};
+use super::pair::{Notifier, Owed, PairCounters, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
 use super::ring::{Direction, Ring, RingAddress, RingFault};
 
@@ -105,6 +105,22 @@ impl Session {
         changed
     }
 
+    /// Uses another eventfd for the virtqueue `index`, in place: what runs goes on.
+    fn set_notifier(&mut self, index: u8, notifier: Notifier, fd: Option<OwnedFd>) -> Result<()> {
+        let shared = fd.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
+        let vring = self.vring(index.into())?;
+        match notifier {
+            Notifier::Call => vring.call = fd,
+            Notifier::Error => vring.error = fd,
+        }
+        if self.attached[usize::from(index / 2)] {
+            let ring = if index.is_multiple_of(2) { Direction::Writable } else { Direction::Readable };
+            let id = PairId { port: self.port.id, index: (index / 2).into() };
+            self.host.set_notifier(id, ring, notifier, shared);
+        }
+        Ok(())
+    }
+
     /// Changes something of all of them.
     fn change_all(&mut self, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         for index in 0..QUEUE_PAIRS_MAX {
@@ -134,7 +150,11 @@ impl Session {
     /// Hands a pair to a worker if at least one of its rings is ready.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
-        if self.port.counters(index).fault() == Some(RingFault::InterruptBlocks) {
+        // Without taking counters into use: they show from then on.
+        let blocks = |(pair, counters): (u16, &Arc<PairCounters>)| {
+            pair == index && counters.fault() == Some(RingFault::InterruptBlocks)
+        };
+        if self.port.pairs().any(blocks) {
             return Err(refuse(format!(
                 "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
             )));
@@ -181,9 +201,8 @@ impl Session {
             return Ok(None);
         }
         let call = vring.call.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
-        let packed = self.features.contains(Features::RING_PACKED);
         let address = RingAddress { size: vring.size, descriptors, driver, device };
-        let mut ring = Ring::new(packed, direction, address, vring.base, &self.memory, call)
+        let mut ring = Ring::new(self.features, direction, address, vring.base, &self.memory, call)
             .map_err(|error| refuse(format!("virtqueue {index}: {error}")))?;
         ring.set_error(vring.error.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?);
         Ok(Some(ring))
@@ -375,23 +394,18 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
         let call = file.map(eventfd).transpose().map_err(Error::ReqHandlerError)?;
+        self.set_notifier(index, Notifier::Call, call)?;
         // What was published before went to the old eventfd, where nobody may listen any more. One interrupt too many
         // is allowed, one too few is not.
-        if let Some(call) = &call {
+        if let Some(call) = &self.vring(index.into())?.call {
             let _ = rustix::io::write(call, &1u64.to_ne_bytes());
         }
-        self.change(index.into(), |vring| {
-            vring.call = call;
-            Ok(())
-        })
+        Ok(())
     }
 
     fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {
         let error = file.map(eventfd).transpose().map_err(Error::ReqHandlerError)?;
-        self.change(index.into(), |vring| {
-            vring.error = error;
-            Ok(())
-        })
+        self.set_notifier(index, Notifier::Error, error)
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {

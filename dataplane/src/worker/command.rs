@@ -10,7 +10,8 @@ use crossbeam::queue::ArrayQueue;
 use rustix::event::EventfdFlags;
 
 use super::topology::Topology;
-use crate::guest::QueuePair;
+use crate::guest::ring::Direction;
+use crate::guest::{Notifier, QueuePair};
 
 /// Commands that may wait; each control thread waits for its answer, so few ever do.
 const COMMANDS_MAX: usize = 64;
@@ -22,6 +23,8 @@ pub(super) enum Command {
     Attach { slot: usize, pair: Box<QueuePair>, done: Sender<()> },
     /// Take from the pair in this slot, too: every worker knows where to deliver what its guest is answered.
     Visit { slot: usize, done: Sender<()> },
+    /// Use this eventfd for a ring of the pair in this slot; the answer is the one before.
+    Notifier { slot: usize, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>, done: Sender<Option<OwnedFd>> },
     /// Give it back.
     Detach { slot: usize, done: Sender<Option<Box<QueuePair>>> },
     /// Look at this table from now on; the answer is the old one.

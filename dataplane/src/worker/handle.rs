@@ -1,5 +1,6 @@
 //! A running worker, as control holds it.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
@@ -19,7 +20,8 @@ use super::sleep::Alarm;
 use super::topology::Topology;
 use super::walk::{Links, Scratch, Walker};
 use crate::flow::{FlowReader, FlowTable, MacTable};
-use crate::guest::QueuePair;
+use crate::guest::ring::Direction;
+use crate::guest::{Notifier, QueuePair};
 
 /// Flows that a worker's table holds.
 const FLOWS: usize = 65536;
@@ -173,6 +175,11 @@ impl Worker {
     /// Begins to take what the guest of a slot sends.
     pub fn visit(&self, slot: usize) {
         let _ = self.mailbox.ask(|done| Command::Visit { slot, done });
+    }
+
+    /// Has it use another eventfd for a ring of the pair in a slot. When this returns, it is done with the one before.
+    pub fn set_notifier(&self, slot: usize, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) {
+        drop(self.mailbox.ask(|done| Command::Notifier { slot, ring, notifier, fd, done }));
     }
 
     /// Takes the pair of a slot back. The worker has no burst of it under way any more.

@@ -126,6 +126,12 @@ impl Poller {
                     }
                     let _ = done.send(());
                 }
+                Command::Notifier { slot, ring, notifier, fd, done } => {
+                    let _ = done.send(match &mut self.walker.pairs[slot] {
+                        Some(pair) => pair.set_notifier(ring, notifier, fd),
+                        None => fd,
+                    });
+                }
                 Command::Detach { slot, done } => {
                     // Nobody hands over for this slot any more; what was handed over before is delivered first.
                     for _ in 0..HAND_OFF_VISITS {

@@ -12,11 +12,16 @@ const OFFERED: u64 = feature::MRG_RXBUF
     | feature::GUEST_ANNOUNCE
     | feature::MQ
     | feature::INDIRECT_DESC
+    | feature::EVENT_IDX
     | feature::PROTOCOL_FEATURES
     | feature::VERSION_1
     | feature::RING_PACKED
+    | feature::IN_ORDER
     | feature::HOST_OFFLOADS
     | feature::GUEST_OFFLOADS;
+
+/// NOTIFY_ON_EMPTY, of before virtio 1.0.
+const NOT_OFFERED: u64 = 1 << 24;
 
 fn offered(mask: &[Feature]) -> u64 {
     let net = Setup { ports: 1, mask, ..Setup::default() }.start();
@@ -27,7 +32,7 @@ fn offered(mask: &[Feature]) -> u64 {
 #[test]
 fn offered_is_what_is_implemented() {
     assert_eq!(offered(&[]), OFFERED, "bits {:#x}", offered(&[]));
-    assert_eq!(OFFERED & (feature::EVENT_IDX | feature::HOST_UFO), 0);
+    assert_eq!(OFFERED & (NOT_OFFERED | feature::HOST_UFO), 0);
 }
 
 #[test]
@@ -36,6 +41,8 @@ fn a_mask_takes_away_one_feature() {
         (Feature::Packed, feature::RING_PACKED),
         (Feature::MrgRxbuf, feature::MRG_RXBUF),
         (Feature::IndirectDesc, feature::INDIRECT_DESC),
+        (Feature::EventIdx, feature::EVENT_IDX),
+        (Feature::InOrder, feature::IN_ORDER),
         (Feature::Mq, feature::MQ),
         (Feature::CtrlVq, feature::CTRL_VQ | 1 << 18),
         (Feature::GuestAnnounce, feature::GUEST_ANNOUNCE),
@@ -78,7 +85,7 @@ fn a_feature_that_was_not_offered() {
     let net = Setup { ports: 3, mask: &[Feature::Packed], ..Setup::default() }.start();
     let mut guests = vec![net.plug(0, Options::new(Layout::Split)), net.plug(1, Options::new(Layout::Split))];
     introduce(&mut guests);
-    for bits in [feature::RING_PACKED, feature::EVENT_IDX, 1 << 63] {
+    for bits in [feature::RING_PACKED, NOT_OFFERED, 1 << 63] {
         let mut front_end = FrontEnd::from_stream(net.listeners[2].accept().unwrap()).unwrap();
         let taken = front_end.offered().unwrap() | bits;
         front_end.negotiate_protocol().unwrap();

@@ -10,6 +10,7 @@ mod features;
 mod guests;
 mod lifecycle;
 mod memory;
+mod notifications;
 mod pairs;
 mod payload;
 mod vrings;

@@ -138,7 +138,7 @@ fn a_base_beyond_the_ring() {
     candidate.start(0).unwrap();
     candidate.front_end.set_base(1, 0x8100_8100).unwrap();
     assert!(candidate.front_end.enable(1, true).is_err());
-    only_port_2_is_lost(&net, &mut guests, &candidate.front_end, "size 256");
+    only_port_2_is_lost(&net, &mut guests, &candidate.front_end, "base 256 is beyond a ring of 256 descriptors");
 }
 
 /// R8: a vring runs once all is known of it, whatever was said last.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::front_end::{Bells, FrontEnd, Listener, feature, ring, rung};
 use super::memory::DriverMemory;
 use super::net_header::NetHeader;
-use super::queue::{Layout, Piece, Queue};
+use super::queue::{Layout, Piece, Queue, Rules};
 use super::wait::{PATIENCE, eventually};
 
 /// What kind of guest.
@@ -83,7 +83,8 @@ pub struct Pair {
 impl Pair {
     fn new(options: &Options, memory: &Arc<DriverMemory>) -> io::Result<Self> {
         let layout = options.layout();
-        let queue = || Queue::new(layout, options.size, Queue::fresh_base(layout), memory);
+        let rules = Rules::of(options.features);
+        let queue = || Queue::with(rules, layout, options.size, Queue::fresh_base(layout), memory);
         let has_count = options.features & (feature::VERSION_1 | feature::MRG_RXBUF) != 0;
         let mut pair = Self {
             receiveq: queue(),
@@ -187,8 +188,9 @@ impl Pair {
     }
 
     /// Kicks the transmitq if the device wants it.
-    pub fn kick(&self) {
-        if let Some(kick) = self.transmit_bells.kick.as_ref().filter(|_| self.transmitq.device_wants_kick()) {
+    pub fn kick(&mut self) {
+        let Self { transmit_bells, transmitq, .. } = self;
+        if let Some(kick) = transmit_bells.kick.as_ref().filter(|_| transmitq.device_wants_kick()) {
             ring(kick);
         }
     }

@@ -1,10 +1,11 @@
 //! The driver's side of a packed virtqueue (virtio 1.2, section 2.8).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use super::memory::DriverMemory;
-use super::queue::{Areas, Completion, Piece, RawDescriptor, entry, flag};
+use super::queue::{Areas, Completion, Piece, RawDescriptor, Rules, Under, batch, entry, flag};
 
 const AVAIL: u16 = 1 << 7;
 const USED: u16 = 1 << 15;
@@ -49,6 +50,7 @@ pub(super) struct PackedQueue {
     pub(super) memory: Arc<DriverMemory>,
     areas: Areas,
     size: u16,
+    rules: Rules,
     next_available: At,
     next_used: At,
     room: u16,
@@ -56,10 +58,17 @@ pub(super) struct PackedQueue {
     free_ids: Vec<u16>,
     /// By id: slots that the chain takes, 0 if there is none.
     slots: Vec<u16>,
+    /// Where the driver stood when it last asked whether to kick.
+    asked_at: At,
+    /// With IN_ORDER: chains under way, in order; and those used that nobody has collected.
+    under: VecDeque<Under>,
+    collected: VecDeque<Completion>,
+    /// Used descriptors seen.
+    pub(super) entries: u64,
 }
 
 impl PackedQueue {
-    pub(super) fn new(areas: Areas, size: u16, base: u32, memory: Arc<DriverMemory>) -> Self {
+    pub(super) fn new(areas: Areas, size: u16, base: u32, rules: Rules, memory: Arc<DriverMemory>) -> Self {
         let at = At::of(base as u16);
         // Whatever the wrap counter, nothing may look available yet: the slots before `at` were passed in this lap, the
         // others in the one before.
@@ -71,11 +80,16 @@ impl PackedQueue {
             memory,
             areas,
             size,
+            rules,
             next_available: at,
             next_used: at,
             room: size,
             free_ids: (0..size).collect(),
             slots: vec![0; usize::from(size)],
+            asked_at: at,
+            under: VecDeque::new(),
+            collected: VecDeque::new(),
+            entries: 0,
         }
     }
 
@@ -113,6 +127,9 @@ impl PackedQueue {
         self.next_available = at;
         self.room -= count;
         self.slots[usize::from(id)] = count;
+        if self.rules.in_order {
+            self.under.push_back(Under::new(id, pieces));
+        }
         Some(id)
     }
 
@@ -133,6 +150,9 @@ impl PackedQueue {
     }
 
     pub(super) fn used(&mut self) -> Option<Completion> {
+        if let Some(completion) = self.collected.pop_front() {
+            return Some(completion);
+        }
         let word = self.memory.load_u64(self.address(self.next_used) + 8, Ordering::Acquire);
         let [len, id, flags] = [word as u32, (word >> 32) as u16 as u32, (word >> 48) as u16 as u32];
         let (id, flags) = (id as u16, flags as u16);
@@ -140,12 +160,26 @@ impl PackedQueue {
         if avail != used || used != self.next_used.wrap {
             return None;
         }
+        self.entries += 1;
+        let last = Completion { id, len };
+        if !self.rules.in_order {
+            self.free(last);
+            return Some(last);
+        }
+        // One used descriptor for a batch: the id tells how far it reaches (section 2.8.10).
+        for completion in batch(&mut self.under, last) {
+            self.free(completion);
+            self.collected.push_back(completion);
+        }
+        self.collected.pop_front()
+    }
+
+    fn free(&mut self, Completion { id, .. }: Completion) {
         let slots = self.slots.get_mut(usize::from(id)).map_or(0, std::mem::take);
         assert!(slots != 0, "the device used buffer id {id}, which is not under way");
         self.next_used = self.next_used.plus(slots, self.size);
         self.room += slots;
         self.free_ids.push(id);
-        Some(Completion { id, len })
     }
 
     pub(super) fn base(&self) -> u32 {
@@ -153,14 +187,39 @@ impl PackedQueue {
         bits | bits << 16
     }
 
-    pub(super) fn device_wants_kick(&self) -> bool {
+    pub(super) fn device_wants_kick(&mut self) -> bool {
         // What was made available must be seen before the device's wish is read (section 2.8.21.3.1).
         fence(Ordering::SeqCst);
-        self.memory.load_u16(self.areas.device + 2, Ordering::Acquire) & 3 != 1
+        let event = self.memory.load_u32(self.areas.device, Ordering::Acquire);
+        let mut at = std::mem::replace(&mut self.asked_at, self.next_available);
+        match (event >> 16) & 3 {
+            0 => true,
+            1 => false,
+            2 if self.rules.event_idx => {
+                // At the slot that it names, with that wrap counter (section 2.8.14), and at no other.
+                let mut reached = false;
+                while at.bits() != self.next_available.bits() {
+                    reached |= at.bits() == event as u16;
+                    at = at.plus(1, self.size);
+                }
+                reached
+            }
+            flags => panic!("the device's event flags are {flags}"),
+        }
     }
 
-    pub(super) fn set_interrupts(&self, wanted: bool) {
-        self.memory.store_u16(self.areas.driver + 2, u16::from(!wanted), Ordering::Release);
+    /// With EVENT_IDX an interrupt is wanted for the chain that is used after `skip` slots more.
+    pub(super) fn set_interrupts(&self, wanted: bool, skip: u16) {
+        let flags = match (wanted, self.rules.event_idx) {
+            (false, _) => 1,
+            (true, false) => 0,
+            (true, true) => {
+                let event = self.next_used.plus(skip, self.size).bits();
+                self.memory.store_u16(self.areas.driver, event, Ordering::Relaxed);
+                2
+            }
+        };
+        self.memory.store_u16(self.areas.driver + 2, flags, Ordering::Release);
         fence(Ordering::SeqCst);
     }
 }

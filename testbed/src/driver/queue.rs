@@ -1,8 +1,10 @@
 //! A virtqueue from the driver's side: makes chains of buffers available and collects used ones. What does not depend on the
 //! layout is here.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::front_end::feature;
 use super::memory::DriverMemory;
 use super::packed::PackedQueue;
 use super::split::SplitQueue;
@@ -24,6 +26,47 @@ pub enum Layout {
     Packed,
     /// virtio 1.2, section 2.7.
     Split,
+}
+
+/// What was negotiated of a virtqueue beside its layout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// VIRTIO_RING_F_EVENT_IDX
+    pub event_idx: bool,
+    /// VIRTIO_F_IN_ORDER
+    pub in_order: bool,
+}
+
+impl Rules {
+    /// Those of a guest with these feature bits.
+    #[must_use]
+    pub fn of(features: u64) -> Self {
+        Self { event_idx: features & feature::EVENT_IDX != 0, in_order: features & feature::IN_ORDER != 0 }
+    }
+}
+
+/// A chain under way that is to come back in order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Under {
+    id: u16,
+    writable: u32,
+}
+
+impl Under {
+    pub(super) fn new(id: u16, pieces: &[Piece]) -> Self {
+        Self { id, writable: pieces.iter().filter(|piece| piece.writable).map(|piece| piece.len).sum() }
+    }
+}
+
+/// What one used entry with the id of the last chain acknowledges. A chain that was skipped counts as wholly written.
+pub(super) fn batch(under: &mut VecDeque<Under>, last: Completion) -> Vec<Completion> {
+    let length = under.iter().position(|chain| chain.id == last.id);
+    let length = length.unwrap_or_else(|| panic!("the device used buffer id {}, which is not under way", last.id));
+    let skipped = under.drain(..length).map(|chain| Completion { id: chain.id, len: chain.writable });
+    let mut batch: Vec<_> = skipped.collect();
+    under.pop_front();
+    batch.push(last);
+    batch
 }
 
 /// Where the areas of a virtqueue are, in guest physical addresses.
@@ -95,10 +138,19 @@ impl Queue {
     /// If the memory has no room for it.
     #[must_use]
     pub fn new(layout: Layout, size: u16, base: u32, memory: &Arc<DriverMemory>) -> Self {
+        Self::with(Rules::default(), layout, size, base, memory)
+    }
+
+    /// As [`Queue::new`], with these rules.
+    ///
+    /// # Panics
+    /// If the memory has no room for it.
+    #[must_use]
+    pub fn with(rules: Rules, layout: Layout, size: u16, base: u32, memory: &Arc<DriverMemory>) -> Self {
         let slots = u64::from(size);
         let (driver_len, device_len) = match layout {
             Layout::Packed => (4, 4),
-            Layout::Split => (4 + slots * 2, 4 + slots * 8),
+            Layout::Split => (6 + slots * 2, 6 + slots * 8),
         };
         let areas = Areas {
             descriptors: memory.alloc(slots * 16, 16),
@@ -106,8 +158,8 @@ impl Queue {
             device: memory.alloc(device_len, 4),
         };
         let ring = match layout {
-            Layout::Packed => Ring::Packed(PackedQueue::new(areas, size, base, memory.clone())),
-            Layout::Split => Ring::Split(SplitQueue::new(areas, size, base, memory.clone())),
+            Layout::Packed => Ring::Packed(PackedQueue::new(areas, size, base, rules, memory.clone())),
+            Layout::Split => Ring::Split(SplitQueue::new(areas, size, base, rules, memory.clone())),
         };
         Self { memory: memory.clone(), ring, areas, size, tables: vec![None; usize::from(size)] }
     }
@@ -235,20 +287,37 @@ impl Queue {
         }
     }
 
-    /// Whether the device wants to be kicked.
+    /// Used entries that the device has written and the driver has seen: fewer than chains if they came in batches.
     #[must_use]
-    pub fn device_wants_kick(&self) -> bool {
+    pub fn used_entries(&self) -> u64 {
         match &self.ring {
+            Ring::Packed(ring) => ring.entries,
+            Ring::Split(ring) => ring.entries,
+        }
+    }
+
+    /// Whether the device wants to be kicked for what was made available since this was last asked.
+    #[must_use]
+    pub fn device_wants_kick(&mut self) -> bool {
+        match &mut self.ring {
             Ring::Packed(ring) => ring.device_wants_kick(),
             Ring::Split(ring) => ring.device_wants_kick(),
         }
     }
 
-    /// Whether the driver wants interrupts.
+    /// Whether the driver wants interrupts, with EVENT_IDX one for the next chain that is used. After asking, look once more.
     pub fn set_interrupts(&self, wanted: bool) {
         match &self.ring {
-            Ring::Packed(ring) => ring.set_interrupts(wanted),
-            Ring::Split(ring) => ring.set_interrupts(wanted),
+            Ring::Packed(ring) => ring.set_interrupts(wanted, 0),
+            Ring::Split(ring) => ring.set_interrupts(wanted, 0),
+        }
+    }
+
+    /// With EVENT_IDX: the driver wants an interrupt once `skip` slots (on a split ring: chains) and one more are used.
+    pub fn set_interrupt_after(&self, skip: u16) {
+        match &self.ring {
+            Ring::Packed(ring) => ring.set_interrupts(true, skip),
+            Ring::Split(ring) => ring.set_interrupts(true, skip),
         }
     }
 }

@@ -23,6 +23,7 @@ pub use fault::RingFault;
 pub use packed::PackedRing;
 pub use split::SplitRing;
 
+use super::features::Features;
 use super::memory::GuestMemory;
 
 /// The largest queue that virtio allows, split or packed.
@@ -73,6 +74,14 @@ pub enum RingError {
     /// The size is zero, too large, or not a power of two on a split ring.
     #[error("ring size {0} is not 1 to 32768, or not a power of two on a split ring")]
     Size(u16),
+    /// The position to start from is not in the ring.
+    #[error("base {index} is beyond a ring of {size} descriptors")]
+    Base {
+        /// The position.
+        index: u16,
+        /// Descriptors of the ring.
+        size: u16,
+    },
     /// An area is not wholly inside one memory region, or not aligned as its layout wants.
     #[error("the {0} area is outside the guest's memory or not aligned")]
     Area(&'static str),
@@ -96,27 +105,32 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring at `address` in `memory`, standing at `base` as SET_VRING_BASE encodes it. `call` is the
-    /// eventfd that interrupts the guest, `None` for a guest that polls.
+    /// A ring at `address` in `memory`, standing at `base` as SET_VRING_BASE encodes it, with what was negotiated of
+    /// RING_PACKED, EVENT_IDX and IN_ORDER. `call` is the eventfd that interrupts the guest, `None` for a guest that polls.
     pub fn new(
-        packed: bool,
+        features: Features,
         direction: Direction,
         address: RingAddress,
         base: u32,
         memory: &Arc<GuestMemory>,
         call: Option<OwnedFd>,
     ) -> Result<Self, RingError> {
-        let layout = if packed {
-            Layout::Packed(PackedRing::new(direction, address, base, memory)?)
+        let layout = if features.contains(Features::RING_PACKED) {
+            Layout::Packed(PackedRing::new(features, direction, address, base, memory)?)
         } else {
-            Layout::Split(SplitRing::new(direction, address, base, memory)?)
+            Layout::Split(SplitRing::new(features, direction, address, base, memory)?)
         };
         Ok(Self { layout, fault: None, call, error: None, _memory: memory.clone() })
     }
 
-    /// Gives it the eventfd by which the front end hears that the ring is broken.
-    pub fn set_error(&mut self, error: Option<OwnedFd>) {
-        self.error = error;
+    /// Interrupts the guest by this eventfd from now on; the one before.
+    pub fn set_call(&mut self, call: Option<OwnedFd>) -> Option<OwnedFd> {
+        std::mem::replace(&mut self.call, call)
+    }
+
+    /// Tells the front end by this eventfd from now on that the ring is broken; the one before.
+    pub fn set_error(&mut self, error: Option<OwnedFd>) -> Option<OwnedFd> {
+        std::mem::replace(&mut self.error, error)
     }
 
     /// Tells the front end that the ring is broken.
@@ -144,6 +158,9 @@ impl Ring {
 
     /// Gives chains back, in the order they were taken, and shows them to the driver all at once. The one place
     /// where used entries are written.
+    ///
+    /// With IN_ORDER, a transmitq's are acknowledged by one entry for all, with the id of the last (sections 2.7.9 and
+    /// 2.8.10). On a receiveq a chain without an entry would count as wholly written, so each has its own.
     #[inline]
     pub fn publish(&mut self, used: impl Iterator<Item = Used>) {
         match &mut self.layout {
@@ -171,7 +188,7 @@ impl Ring {
             }
     }
 
-    /// Asks the driver to kick when it makes chains available, or not to bother. After asking, look once more
+    /// Asks the driver to kick when it makes chains available, or not to bother; to be called between bursts. After asking, look once more
     /// before sleeping: what came in between was not kicked.
     pub fn set_kicks(&mut self, wanted: bool) {
         match &mut self.layout {
@@ -183,17 +200,18 @@ impl Ring {
     }
 
     /// Interrupts the guest if it asks for that; at most once for what was published since the last time. Whether it was
-    /// interrupted.
+    /// interrupted. With EVENT_IDX the guest asks for a position: it is interrupted when what was published since the last
+    /// time reaches beyond.
     ///
     /// Between publishing and this there must be a full fence ([`Ordering::SeqCst`]): the driver must see the used
     /// entries before we look at what it wants, or a wake-up is lost. The caller makes one fence do for several rings.
     #[inline]
     pub fn interrupt(&mut self) -> bool {
-        let Some(call) = &self.call else { return false };
-        let wanted = match &self.layout {
+        let wanted = match &mut self.layout {
             Layout::Packed(ring) => ring.wants_interrupt(),
             Layout::Split(ring) => ring.wants_interrupt(),
         };
+        let Some(call) = &self.call else { return false };
         // A full eventfd counter means an interrupt is pending anyway. But only a write that waits can be interrupted itself,
         // and ours must not wait: somebody made the eventfd block.
         if wanted && rustix::io::write(call, &1u64.to_ne_bytes()) == Err(rustix::io::Errno::INTR) {

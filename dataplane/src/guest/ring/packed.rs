@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::features::Features;
 use super::super::memory::GuestMemory;
 use super::chain::{Built, Chain, ChainBuilder, ChainList, Descriptor, Stop, flag};
 use super::shared::SharedWords;
@@ -18,6 +19,8 @@ const USED: u16 = 1 << 15;
 /// Values of an event structure's flags (section 2.8.14).
 const EVENTS_ENABLE: u16 = 0;
 const EVENTS_DISABLE: u16 = 1;
+/// Only with EVENT_IDX: on reaching the slot and wrap counter that the structure names.
+const EVENTS_DESC: u16 = 2;
 
 /// A slot of the ring and the wrap counter on arriving there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,12 @@ impl Position {
             self.wrap = !self.wrap;
         }
     }
+
+    /// Its place on the circle of two laps, after which positions repeat.
+    #[inline(always)]
+    fn place(self, size: u16) -> u32 {
+        u32::from(self.index) + if self.wrap { 0 } else { u32::from(size) }
+    }
 }
 
 /// A packed virtqueue.
@@ -52,21 +61,27 @@ impl Position {
 pub struct PackedRing {
     /// Two words a descriptor: the address; length, id and flags.
     descriptors: SharedWords<u64>,
-    /// What the driver wants to hear: offset, flags.
-    driver_event: SharedWords<u16>,
-    /// What we want to hear.
+    /// What the driver wants to hear: a position below, flags above; one word, so that they belong together.
+    driver_event: SharedWords<u32>,
+    /// What we want to hear: a position, flags.
     device_event: SharedWords<u16>,
     size: u16,
     direction: Direction,
+    event_idx: bool,
+    /// One used descriptor acknowledges all that is published together.
+    batches: bool,
     /// The next chain to take.
     take_at: Position,
     /// The next chain to publish; equal to `take_at` between bursts.
     publish_at: Position,
+    /// Slots published since it was last decided whether to interrupt.
+    undecided: u32,
     region_hint: usize,
 }
 
 impl PackedRing {
     pub(super) fn new(
+        features: Features,
         direction: Direction,
         address: RingAddress,
         base: u32,
@@ -75,8 +90,11 @@ impl PackedRing {
         let size = address.size;
         // The available half; the used half is the same between bursts, and some front ends leave it zero.
         let position = Position::from_bits(base as u16);
-        if size == 0 || size > RING_SIZE_MAX || position.index >= size {
+        if size == 0 || size > RING_SIZE_MAX {
             return Err(RingError::Size(size));
+        }
+        if position.index >= size {
+            return Err(RingError::Base { index: position.index, size });
         }
         let slots = usize::from(size);
         let descriptors = area(memory, "descriptor", address.descriptors, slots * 16, 16)?;
@@ -84,7 +102,7 @@ impl PackedRing {
         let device = area(memory, "device", address.device, 4, 4)?;
         // SAFETY: each area was checked to be inside the memory whose table the ring keeps, and to be aligned.
         let (descriptors, driver_event, device_event) = unsafe {
-            (SharedWords::new(descriptors, slots * 2), SharedWords::new(driver, 2), SharedWords::new(device, 2))
+            (SharedWords::new(descriptors, slots * 2), SharedWords::new(driver, 1), SharedWords::new(device, 2))
         };
         Ok(Self {
             descriptors,
@@ -92,8 +110,11 @@ impl PackedRing {
             device_event,
             size,
             direction,
+            event_idx: features.contains(Features::EVENT_IDX),
+            batches: features.contains(Features::IN_ORDER) && direction == Direction::Readable,
             take_at: position,
             publish_at: position,
+            undecided: 0,
             region_hint: 0,
         })
     }
@@ -214,12 +235,25 @@ impl PackedRing {
         let head = self.publish_at;
         let mut at = head;
         at.advance(first.slots, self.size);
-        for element in used {
-            self.store_used(at, &element, Ordering::Relaxed);
-            at.advance(element.slots, self.size);
+        if self.batches {
+            // With the id of the last, at the slot where the driver looks (section 2.8.10).
+            let mut last = first;
+            for element in used {
+                at.advance(element.slots, self.size);
+                last = element;
+            }
+            self.store_used(head, &last, Ordering::Release);
+        } else {
+            for element in used {
+                self.store_used(at, &element, Ordering::Relaxed);
+                at.advance(element.slots, self.size);
+            }
+            self.store_used(head, &first, Ordering::Release);
         }
-        self.store_used(head, &first, Ordering::Release);
         self.publish_at = at;
+        let lap = if at.wrap == head.wrap { 0 } else { u32::from(self.size) };
+        let slots = (u32::from(at.index) + lap).wrapping_sub(head.index.into());
+        self.undecided = self.undecided.saturating_add(slots);
     }
 
     #[inline(always)]
@@ -240,14 +274,38 @@ impl PackedRing {
         self.available(self.take_at).is_some()
     }
 
+    /// With EVENT_IDX, by position: a driver that makes more chains available before we are awake need not kick for each.
     pub(super) fn set_kicks(&mut self, wanted: bool) {
-        let flags = if wanted { EVENTS_ENABLE } else { EVENTS_DISABLE };
+        let flags = match (wanted, self.event_idx) {
+            (false, _) => EVENTS_DISABLE,
+            (true, false) => EVENTS_ENABLE,
+            (true, true) => {
+                self.device_event.store(0, self.take_at.bits(), Ordering::Relaxed);
+                EVENTS_DESC
+            }
+        };
         self.device_event.store(1, flags, Ordering::Release);
     }
 
     #[inline]
-    pub(super) fn wants_interrupt(&self) -> bool {
-        self.driver_event.load(1, Ordering::Relaxed) & 3 != EVENTS_DISABLE
+    pub(super) fn wants_interrupt(&mut self) -> bool {
+        let published = std::mem::take(&mut self.undecided);
+        let event = self.driver_event.load(0, Ordering::Relaxed);
+        match (event >> 16) as u16 & 3 {
+            EVENTS_DISABLE => false,
+            EVENTS_DESC if self.event_idx => self.has_passed(Position::from_bits(event as u16), published),
+            _ => true,
+        }
+    }
+
+    /// Whether `event` is one of the last `published` positions. When in doubt it is: one interrupt too many does no harm.
+    fn has_passed(&self, event: Position, published: u32) -> bool {
+        let circle = 2 * u32::from(self.size);
+        if event.index >= self.size || published >= circle {
+            return true;
+        }
+        let behind = (circle + self.publish_at.place(self.size) - event.place(self.size)) % circle;
+        (1..=published).contains(&behind)
     }
 
     /// Bits 0 to 15 the available half, 16 to 31 the used half.

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::super::features::Features;
 use super::super::memory::GuestMemory;
 use super::chain::{Built, Chain, ChainBuilder, ChainList, Descriptor, Stop, flag};
 use super::shared::SharedWords;
@@ -20,23 +21,29 @@ const NO_NOTIFY: u16 = 1;
 pub struct SplitRing {
     /// Two words a descriptor: the address; length, flags and next.
     descriptors: SharedWords<u64>,
-    /// Flags, index, then the heads.
+    /// Flags, index, then the heads; with EVENT_IDX one word more, the used index that the driver wants to hear of.
     available: SharedWords<u16>,
-    /// Flags and index.
+    /// Flags and index; with EVENT_IDX, behind all elements, the available index that we want to hear of.
     used_header: SharedWords<u16>,
     /// After a word of flags and index, two words an element: id, length.
     used: SharedWords<u32>,
     size: u16,
     direction: Direction,
+    event_idx: bool,
+    /// One used element acknowledges all that is published together.
+    batches: bool,
     /// Index of the next chain to take; runs free over 16 bits.
     take_at: u16,
     /// Index of the next chain to publish; equal to `take_at` between bursts.
     publish_at: u16,
+    /// Chains published since it was last decided whether to interrupt.
+    undecided: u32,
     region_hint: usize,
 }
 
 impl SplitRing {
     pub(super) fn new(
+        features: Features,
         direction: Direction,
         address: RingAddress,
         base: u32,
@@ -48,14 +55,16 @@ impl SplitRing {
         }
         let slots = usize::from(size);
         let descriptors = area(memory, "descriptor", address.descriptors, slots * 16, 16)?;
-        let available = area(memory, "driver", address.driver, 4 + slots * 2, 2)?;
-        let used = area(memory, "device", address.device, 4 + slots * 8, 4)?;
+        let event_idx = features.contains(Features::EVENT_IDX);
+        let event = usize::from(event_idx);
+        let available = area(memory, "driver", address.driver, 4 + slots * 2 + event * 2, 2)?;
+        let used = area(memory, "device", address.device, 4 + slots * 8 + event * 2, 4)?;
         // SAFETY: each area was checked to be inside the memory whose table the ring keeps, and to be aligned.
         let (descriptors, available, used_header, used) = unsafe {
             (
                 SharedWords::new(descriptors, slots * 2),
-                SharedWords::new(available, 2 + slots),
-                SharedWords::new(used, 2),
+                SharedWords::new(available, 2 + slots + event),
+                SharedWords::new(used, 2 + (slots * 4 + 1) * event),
                 SharedWords::new(used, 1 + slots * 2),
             )
         };
@@ -67,8 +76,11 @@ impl SplitRing {
             used,
             size,
             direction,
+            event_idx,
+            batches: features.contains(Features::IN_ORDER) && direction == Direction::Readable,
             take_at: index,
             publish_at: index,
+            undecided: 0,
             region_hint: 0,
         })
     }
@@ -181,14 +193,32 @@ impl SplitRing {
     #[inline]
     pub(super) fn publish(&mut self, used: impl Iterator<Item = Used>) {
         let mut at = self.publish_at;
-        for element in used {
-            let word = 1 + self.slot(at) * 2;
-            self.used.store(word, u32::from(element.id), Ordering::Relaxed);
-            self.used.store(word + 1, element.len, Ordering::Relaxed);
-            at = at.wrapping_add(1);
+        if self.batches {
+            // With the id of the last, where the first one's element would be (section 2.7.9).
+            let mut last = None;
+            for element in used {
+                at = at.wrapping_add(1);
+                last = Some(element);
+            }
+            if let Some(last) = last {
+                self.store_used(self.publish_at, &last);
+            }
+        } else {
+            for element in used {
+                self.store_used(at, &element);
+                at = at.wrapping_add(1);
+            }
         }
+        self.undecided = self.undecided.saturating_add(at.wrapping_sub(self.publish_at).into());
         self.publish_at = at;
         self.used_header.store(1, at, Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn store_used(&self, at: u16, used: &Used) {
+        let word = 1 + self.slot(at) * 2;
+        self.used.store(word, u32::from(used.id), Ordering::Relaxed);
+        self.used.store(word + 1, used.len, Ordering::Relaxed);
     }
 
     #[inline]
@@ -201,12 +231,25 @@ impl SplitRing {
     }
 
     pub(super) fn set_kicks(&mut self, wanted: bool) {
+        if self.event_idx {
+            // The driver does not look at the flags, which have to be 0, but kicks when it passes this index (section
+            // 2.7.10). The one before the next it does not pass again for 65,535 chains.
+            let event = if wanted { self.take_at } else { self.take_at.wrapping_sub(1) };
+            self.used_header.store(0, 0, Ordering::Relaxed);
+            return self.used_header.store(2 + usize::from(self.size) * 4, event, Ordering::Release);
+        }
         let flags = if wanted { 0 } else { NO_NOTIFY };
         self.used_header.store(0, flags, Ordering::Release);
     }
 
     #[inline]
-    pub(super) fn wants_interrupt(&self) -> bool {
+    pub(super) fn wants_interrupt(&mut self) -> bool {
+        let published = std::mem::take(&mut self.undecided);
+        if self.event_idx {
+            // Whether the index that the driver names is one of the last published (section 2.7.7).
+            let event = self.available.load(2 + usize::from(self.size), Ordering::Relaxed);
+            return u32::from(self.publish_at.wrapping_sub(event).wrapping_sub(1)) < published;
+        }
         self.available.load(0, Ordering::Relaxed) & NO_INTERRUPT == 0
     }
 

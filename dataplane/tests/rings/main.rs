@@ -2,6 +2,9 @@
 //! order, and what it gives back is what the driver collects (virtio 1.2, sections 2.7 and 2.8). One process, no socket.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod events;
+mod wakeups;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
@@ -9,10 +12,11 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use ringway::guest::Features;
 use ringway::guest::memory::{GuestMemory, Region, RegionAddress};
 use ringway::guest::ring::{CHAINS_MAX, Chain, ChainList, Direction, Ring, RingAddress, RingError, SEGMENTS_MAX, Used};
 use ringway_testbed::driver::front_end::Bells;
-use ringway_testbed::driver::{DriverMemory, Layout, PATIENCE, Piece, Queue, Span};
+use ringway_testbed::driver::{DriverMemory, Layout, PATIENCE, Piece, Queue, Rules, Span};
 
 /// Rings and tables lie here.
 const RINGS: Span = Span { guest: 0x10_0000, len: 3 << 20, user: 0x5555_0000_0000, file_offset: 0 };
@@ -36,6 +40,7 @@ struct Offered {
 /// A ring with a driver on one side and a device on the other, and what is known of both.
 struct Bench {
     layout: Layout,
+    rules: Rules,
     direction: Direction,
     memory: Arc<DriverMemory>,
     shared: Arc<GuestMemory>,
@@ -46,6 +51,8 @@ struct Bench {
     /// Slots that the device has given back, from a base of zero, with the wrap counter as one more digit.
     published: u64,
     laps: u64,
+    /// Used entries that the device has written.
+    entries: u64,
 }
 
 fn map(memory: &DriverMemory) -> Arc<GuestMemory> {
@@ -59,13 +66,22 @@ fn map(memory: &DriverMemory) -> Arc<GuestMemory> {
 
 fn device(
     layout: Layout,
+    rules: Rules,
     direction: Direction,
     queue: &Queue,
     base: u32,
     memory: &DriverMemory,
     shared: &Arc<GuestMemory>,
 ) -> Result<Ring, RingError> {
-    Ring::new(layout == Layout::Packed, direction, address(queue, memory), base, shared, None)
+    Ring::new(features(layout, rules), direction, address(queue, memory), base, shared, None)
+}
+
+fn features(layout: Layout, rules: Rules) -> Features {
+    let mut features = Features::empty();
+    features.set(Features::RING_PACKED, layout == Layout::Packed);
+    features.set(Features::EVENT_IDX, rules.event_idx);
+    features.set(Features::IN_ORDER, rules.in_order);
+    features
 }
 
 fn address(queue: &Queue, memory: &DriverMemory) -> RingAddress {
@@ -81,13 +97,30 @@ fn address(queue: &Queue, memory: &DriverMemory) -> RingAddress {
 impl Bench {
     /// Both sides at `position` slots from the start of an unused ring.
     fn new(layout: Layout, direction: Direction, size: u16, position: u64) -> Self {
+        Self::with(layout, Rules::default(), direction, size, position)
+    }
+
+    fn with(layout: Layout, rules: Rules, direction: Direction, size: u16, position: u64) -> Self {
         let memory = Arc::new(DriverMemory::new(&[RINGS, LOW, NEXT, APART]).unwrap());
         let shared = map(&memory);
         let base = encoded(layout, size, position);
-        let queue = Queue::new(layout, size, base, &memory);
-        let ring = device(layout, direction, &queue, base, &memory, &shared).unwrap();
+        let queue = Queue::with(rules, layout, size, base, &memory);
+        let ring = device(layout, rules, direction, &queue, base, &memory, &shared).unwrap();
         let (waiting, given_back) = Default::default();
-        Self { layout, direction, memory, shared, queue, ring, waiting, given_back, published: position, laps: 0 }
+        Self {
+            layout,
+            rules,
+            direction,
+            memory,
+            shared,
+            queue,
+            ring,
+            waiting,
+            given_back,
+            published: position,
+            laps: 0,
+            entries: 0,
+        }
     }
 
     /// The driver makes a chain available, if it has room.
@@ -122,6 +155,8 @@ impl Bench {
         let count = give_back(list.chains.len());
         let used: Vec<Used> = list.chains[..count].iter().enumerate().map(|(n, chain)| self.used(n, chain)).collect();
         self.ring.publish(used.iter().copied());
+        let batched = self.rules.in_order && self.direction == Direction::Readable;
+        self.entries += if batched { u64::from(count > 0) } else { count as u64 };
         self.ring.rewind();
         for used in used {
             let offered = self.waiting.pop_front().unwrap();
@@ -145,6 +180,7 @@ impl Bench {
             assert_eq!((completion.id, completion.len), (id, len));
         }
         assert_eq!(self.queue.used(), None);
+        assert_eq!(self.queue.used_entries(), self.entries, "with IN_ORDER, one for a batch of a transmitq");
         let laps = self.published / u64::from(self.queue.size());
         self.laps = laps;
     }
@@ -152,7 +188,8 @@ impl Bench {
     /// The device forgets the ring and starts anew from what GET_VRING_BASE said.
     fn rebuild(&mut self) {
         let base = self.ring.base();
-        self.ring = device(self.layout, self.direction, &self.queue, base, &self.memory, &self.shared).unwrap();
+        self.ring =
+            device(self.layout, self.rules, self.direction, &self.queue, base, &self.memory, &self.shared).unwrap();
         assert_eq!(self.ring.base(), base);
     }
 }
@@ -268,14 +305,28 @@ proptest! {
 
     /// R11: no size is special, least of all powers of two, and a chain may go across the end of the ring.
     #[test]
-    fn a_packed_ring_of_any_size(size in prop_oneof![1u16..=300, Just(255u16), 1u16..=8], direction in direction(), position: u16, steps in steps()) {
-        let mut bench = Bench::new(Layout::Packed, direction, size, position.into());
+    fn a_packed_ring_of_any_size(
+        size in prop_oneof![1u16..=300, Just(255u16), 1u16..=8],
+        direction in direction(),
+        in_order: bool,
+        position: u16,
+        steps in steps(),
+    ) {
+        let rules = Rules { in_order, event_idx: false };
+        let mut bench = Bench::with(Layout::Packed, rules, direction, size, position.into());
         run(&mut bench, &steps, 4);
     }
 
     #[test]
-    fn a_split_ring_of_any_size(power in 0u32..=9, direction in direction(), position: u16, steps in steps()) {
-        let mut bench = Bench::new(Layout::Split, direction, 1 << power, position.into());
+    fn a_split_ring_of_any_size(
+        power in 0u32..=9,
+        direction in direction(),
+        in_order: bool,
+        position: u16,
+        steps in steps(),
+    ) {
+        let rules = Rules { in_order, event_idx: false };
+        let mut bench = Bench::with(Layout::Split, rules, direction, 1 << power, position.into());
         run(&mut bench, &steps, 4);
     }
 }
@@ -387,14 +438,18 @@ fn a_ring_that_cannot_be() {
     let shared = map(&memory);
     let queue = Queue::new(Layout::Packed, 8, Queue::fresh_base(Layout::Packed), &memory);
     let good = address(&queue, &memory);
-    let make = |packed, address, base| Ring::new(packed, Direction::Readable, address, base, &shared, None).map(drop);
+    let make = |packed: bool, address, base| {
+        let features = features(if packed { Layout::Packed } else { Layout::Split }, Rules::default());
+        Ring::new(features, Direction::Readable, address, base, &shared, None).map(drop)
+    };
     assert_eq!(make(true, good, 0x8000), Ok(()));
     for size in [0, 32769, u16::MAX] {
         assert_eq!(make(true, RingAddress { size, ..good }, 0x8000), Err(RingError::Size(size)));
         assert_eq!(make(false, RingAddress { size, ..good }, 0), Err(RingError::Size(size)));
     }
     assert_eq!(make(false, RingAddress { size: 7, ..good }, 0), Err(RingError::Size(7)), "not a power of two");
-    assert_eq!(make(true, good, 0x8008), Err(RingError::Size(8)), "a base beyond the ring");
+    assert_eq!(make(true, good, 0x8008), Err(RingError::Base { index: 8, size: 8 }));
+    assert_eq!(make(true, good, 0x8007), Ok(()));
     for name in ["descriptor", "driver", "device"] {
         for user in [0, u64::MAX - 1, RINGS.user + RINGS.len - 2, RINGS.guest, NEXT.user - 1] {
             let mut address = good;
@@ -421,8 +476,10 @@ fn kicks_and_interrupts_are_asked_for() {
         assert!(!bench.ring.interrupt(), "there is no eventfd");
         let (call, shared) = (Bells::new(false).unwrap().call.unwrap(), bench.shared.clone());
         let address = address(&bench.queue, &bench.memory);
-        let packed = layout == Layout::Packed;
-        let mut ring = Ring::new(packed, Direction::Readable, address, bench.ring.base(), &shared, Some(call)).unwrap();
+        let base = bench.ring.base();
+        let mut ring =
+            Ring::new(features(layout, Rules::default()), Direction::Readable, address, base, &shared, Some(call))
+                .unwrap();
         bench.queue.set_interrupts(false);
         assert!(!ring.interrupt());
         bench.queue.set_interrupts(true);
