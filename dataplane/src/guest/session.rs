@@ -83,6 +83,12 @@ impl Session {
         self.replies
     }
 
+    /// Why the guest's memory is not what it was, if so.
+    pub(super) fn lost_memory(&self) -> Option<String> {
+        let at = self.memory.lost()?.guest;
+        Some(format!("guest memory at {at:#x} shrank under us: its file was cut off, or its file system is full"))
+    }
+
     /// The connection is gone: takes every pair back, and the guest's memory with them.
     pub fn end(&mut self) {
         for index in 0..QUEUE_PAIRS_MAX {
@@ -192,6 +198,7 @@ impl Session {
     fn set_regions(&mut self, regions: Vec<Arc<Region>>) -> Result<()> {
         self.change_all(|session| {
             session.memory = Arc::new(GuestMemory::new(regions.clone()).map_err(memory_error)?);
+            session.port.set_memory(&session.memory);
             session.regions = regions;
             Ok(())
         })

@@ -11,7 +11,7 @@ use ringway_testbed::driver::{DriverMemory, FrontEnd, Guest, Layout, Message, Op
 use crate::guests::{LAYOUTS, Net, introduce, passes, station};
 
 fn file(len: u64) -> File {
-    let file = tempfile::tempfile().unwrap();
+    let file = File::from(rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
     file.set_len(len).unwrap();
     file
 }
