@@ -10,11 +10,13 @@
 //! | [`queue`] | a virtqueue from the driver's side; `packed` and `split` know the layouts |
 //! | [`front_end`] | the vhost-user socket: listens, negotiates, and sends whatever it is told to, also what it should not |
 //! | [`guest`] | the three together: a NIC that sends and receives frames |
+//! | [`hostile`] | a driver that changes its rings and buffers at random while the device looks |
 //! | [`frame`], [`wait`] | frames to send, and waiting with an end |
 
 pub mod frame;
 pub mod front_end;
 pub mod guest;
+pub mod hostile;
 pub mod memory;
 mod packed;
 pub mod queue;
