@@ -114,6 +114,11 @@ impl Port {
         self.counters[usize::from(index)].get_or_init(Arc::default).clone()
     }
 
+    /// The rule that the guest broke in pair `index`, which need never have been in use: this does not begin its counters.
+    pub(super) fn fault(&self, index: u16) -> Option<RingFault> {
+        self.counters.get(usize::from(index))?.get()?.fault()
+    }
+
     /// The pairs that were ever in use, and their counters.
     pub fn pairs(&self) -> impl Iterator<Item = (u16, &Arc<PairCounters>)> {
         (0..).zip(&self.counters).filter_map(|(index, counters)| Some((index, counters.get()?)))

@@ -140,7 +140,7 @@ impl Session {
     /// Hands a pair to a worker if at least one of its rings is ready.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
-        if self.port.counters(index).fault() == Some(RingFault::InterruptBlocks) {
+        if self.port.fault(index) == Some(RingFault::InterruptBlocks) {
             return Err(refuse(format!(
                 "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
             )));

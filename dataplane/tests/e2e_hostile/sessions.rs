@@ -73,6 +73,9 @@ fn a_thousand_sessions_cost_little_and_sleep() {
     let ports = scene.ringway.show("ports").unwrap();
     assert!(ports.as_array().unwrap().iter().all(|port| port["state"] == "running"));
     let after = resident_kib(&mut scene);
+    // No counters are begun of pairs that are not in use.
+    let queues = scene.ringway.show("queues").unwrap();
+    assert_eq!(queues.as_array().unwrap().len(), SESSIONS);
     assert!(after - before <= RESIDENT_MAX_KIB, "{} KiB for {SESSIONS} sessions", after - before);
 
     // The last connection's threads come to rest.
