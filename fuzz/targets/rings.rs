@@ -1,8 +1,6 @@
 //! A ring against a driver that writes anything anywhere, between any two calls.
 
-use ringway::guest::ring::{
-    CHAINS_MAX, ChainList, Direction, RING_SIZE_MAX, Ring, RingAddress, SEGMENTS_MAX, Used,
-};
+use ringway::guest::ring::{CHAINS_MAX, ChainList, Direction, RING_SIZE_MAX, Ring, RingAddress, SEGMENTS_MAX, Used};
 
 use super::input::Input;
 use super::memory::{Memory, STARTS, USER};
@@ -27,8 +25,7 @@ pub fn run(packed: bool, data: &[u8]) {
     };
     let base = if flags & 16 == 0 { [0, 0x8000_8000][usize::from(packed)] } else { u32::from(input.u16()) };
     let mut area = |start: u64| if flags & 32 == 0 { start + USER } else { start.wrapping_add(input.number(USER)) };
-    let address =
-        RingAddress { size, descriptors: area(DESCRIPTORS), driver: area(DRIVER), device: area(DEVICE) };
+    let address = RingAddress { size, descriptors: area(DESCRIPTORS), driver: area(DRIVER), device: area(DEVICE) };
     let Ok(ring) = Ring::new(packed, direction, address, base, &memory.table, None) else {
         assert!(flags & 0b11_1110 != 0 && (flags & 32 != 0 || flags & 16 != 0 || flags >> 1 & 7 == 7));
         return;
@@ -130,7 +127,7 @@ impl Run<'_> {
             list.segments(first)[0].copy_to(list.segments(last)[0]);
         }
         used.truncate(back);
-        self.ring.publish(&used);
+        self.ring.publish(used.into_iter());
         self.ring.rewind();
     }
 }

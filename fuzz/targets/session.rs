@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use ringway::guest::ring::{ChainList, Used};
+use ringway::guest::ring::ChainList;
 use ringway::guest::{Features, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -182,11 +182,10 @@ fn visit(pair: &mut QueuePair) {
     let mut list = ChainList::new();
     pair.receive(&memory, 32, &mut list);
     let mut bytes = [0; 64];
-    let used: Vec<_> = list.chains.iter().map(|chain| {
+    for chain in &list.chains {
         list.segments(chain).iter().for_each(|piece| _ = piece.read(&mut bytes));
-        Used { len: 0, id: chain.id, slots: chain.slots }
-    }).collect();
-    pair.complete(&used);
+    }
+    pair.complete(&list);
     let mut room = ChainList::new();
     pair.reserve(&memory, 32, &mut room);
     for chain in &room.chains {

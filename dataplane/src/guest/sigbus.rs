@@ -35,9 +35,9 @@ struct Entry {
     lost: AtomicBool,
 }
 
-static TABLE: [Entry; MAPPINGS_MAX] = [const {
-    Entry { start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost: AtomicBool::new(false) }
-}; MAPPINGS_MAX];
+static TABLE: [Entry; MAPPINGS_MAX] =
+    [const { Entry { start: AtomicUsize::new(0), len: AtomicUsize::new(0), lost: AtomicBool::new(false) } };
+        MAPPINGS_MAX];
 
 /// Entries that were ever used; no other is looked at.
 static USED: AtomicUsize = AtomicUsize::new(0);
@@ -163,9 +163,8 @@ fn go_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         }
         handler if before.is_some_and(|before| before.sa_flags & SA_SIGINFO != 0) => {
             // SAFETY: what was installed with SA_SIGINFO has this type.
-            let handler = unsafe {
-                std::mem::transmute::<usize, extern "C" fn(c_int, *mut siginfo_t, *mut c_void)>(handler)
-            };
+            let handler =
+                unsafe { std::mem::transmute::<usize, extern "C" fn(c_int, *mut siginfo_t, *mut c_void)>(handler) };
             handler(signal, info, context);
         }
         handler => {

@@ -50,7 +50,7 @@ fn spoil(guest: Guest, layout: Layout, random: &mut Random) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for (queue, writable) in [(&pairs[0].transmitq, false), (&pairs[0].receiveq, true)] {
-            let mut scribbler = Scribbler::new(queue, layout, writable, &memory, random.next());
+            let mut scribbler = Scribbler::new(queue, layout, writable, &memory, random.any());
             let stop = &stop;
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -109,12 +109,12 @@ fn plug_and_unplug(
 /// Says what is no message, seldom, and then the connection is over; mostly a message with numbers of its own.
 fn insult(front_end: &ringway_testbed::driver::FrontEnd, random: &mut Random) -> std::io::Result<()> {
     if random.below(4) == 0 {
-        let bytes: Vec<u8> = (0..random.below(100)).map(|_| random.next() as u8).collect();
+        let bytes: Vec<u8> = (0..random.below(100)).map(|_| random.any() as u8).collect();
         front_end.send(&bytes, &[])?;
         return Err(std::io::Error::other("that was it"));
     }
     let code = random.below(42) as u32;
-    let words: Vec<u64> = (0..random.below(6)).map(|_| random.next() >> random.below(64)).collect();
+    let words: Vec<u64> = (0..random.below(6)).map(|_| random.any() >> random.below(64)).collect();
     let (reader, _writer) = std::io::pipe()?;
     let fds = if random.below(4) == 0 { vec![reader.as_fd()] } else { vec![] };
     front_end.send(Message::words(code, &words).bytes(), &fds)?;

@@ -17,9 +17,8 @@ impl Scene {
     pub(crate) fn start(ours: usize, theirs: usize, builder: RingwayBuilder) -> Self {
         let dir = scratch_dir().unwrap();
         let listeners = (0..ours).map(|index| Listener::bind(&socket(dir.path(), index)).unwrap()).collect();
-        let port = |builder: RingwayBuilder, index| {
-            builder.port(&format!("vm{index}"), "br0", socket(dir.path(), index))
-        };
+        let port =
+            |builder: RingwayBuilder, index| builder.port(&format!("vm{index}"), "br0", socket(dir.path(), index));
         let ringway = (0..ours + theirs).fold(builder.bridge("br0"), port).start().unwrap();
         Self { ringway, listeners, dir }
     }

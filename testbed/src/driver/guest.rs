@@ -43,7 +43,16 @@ impl Options {
             | feature::INDIRECT_DESC
             | feature::MQ
             | packed;
-        Self { features: usual, pairs: 1, size: 256, buffer_len: 2048, buffers: 128, kicks: true, memory_len: 4 << 20, margins: false }
+        Self {
+            features: usual,
+            pairs: 1,
+            size: 256,
+            buffer_len: 2048,
+            buffers: 128,
+            kicks: true,
+            memory_len: 4 << 20,
+            margins: false,
+        }
     }
 
     /// The layout that these features mean.

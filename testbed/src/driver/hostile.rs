@@ -25,7 +25,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn any(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -34,7 +34,7 @@ impl Random {
 
     /// A number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 16) % end
+        (self.any() >> 16) % end
     }
 }
 
@@ -72,7 +72,10 @@ impl Scribbler {
         // Frames that look like some: from a station of its own, to everybody and to nobody in particular.
         for at in (0..BUFFER_LEN).step_by(64) {
             memory.write(scribbler.buffer + at, &[0; 12]);
-            memory.write(scribbler.buffer + at + 12, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0xbd, 0, at as u8]);
+            memory.write(
+                scribbler.buffer + at + 12,
+                &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02, 0, 0, 0xbd, 0, at as u8],
+            );
         }
         scribbler
     }
@@ -88,13 +91,13 @@ impl Scribbler {
             10..12 => self.rest(entry),
             12..15 => {
                 // Mostly zeros, as a header without offloads has them.
-                let word = if self.random.below(8) == 0 { self.random.next() } else { 0 };
+                let word = if self.random.below(8) == 0 { self.random.any() } else { 0 };
                 let at = self.buffer + self.random.below(64) * 64 + self.random.below(2) * 8;
                 self.memory.store_u64(at, word, Ordering::Relaxed);
             }
             _ if self.random.below(16) == 0 => {
                 // What it wants to hear of.
-                let word = self.random.next() as u16;
+                let word = self.random.any() as u16;
                 let at = self.areas.driver + if self.layout == Layout::Packed { self.random.below(2) * 2 } else { 0 };
                 self.memory.store_u16(at, word, Ordering::Relaxed);
             }
@@ -111,7 +114,7 @@ impl Scribbler {
         let head = driver + 4 + self.random.below(self.size) * 2;
         self.memory.store_u16(head, self.random.below(self.size) as u16, Ordering::Relaxed);
         let index = self.memory.load_u16(driver + 2, Ordering::Relaxed);
-        let step = if self.random.below(4096) == 0 { self.random.next() as u16 } else { self.random.below(4) as u16 };
+        let step = if self.random.below(4096) == 0 { self.random.any() as u16 } else { self.random.below(4) as u16 };
         self.memory.store_u16(driver + 2, index.wrapping_add(step), Ordering::Release);
     }
 
@@ -119,7 +122,7 @@ impl Scribbler {
     fn address(&mut self, descriptor: u64) {
         let edges = || self.memory.regions().flat_map(|(span, _)| [span.guest, span.guest + span.len]);
         let address = match self.random.below(1024) {
-            0 => self.random.next(),
+            0 => self.random.any(),
             1 => 0,
             2..6 => {
                 let edge = edges().nth(self.random.below(4) as usize).unwrap_or(0);
@@ -137,10 +140,10 @@ impl Scribbler {
         let random = &mut self.random;
         let (mut len, mut flags) = (random.below(2000) as u32, self.right);
         match random.below(1024) {
-            0 => len = random.next() as u32,
+            0 => len = random.any() as u32,
             1 => flags ^= flag::WRITE,
             2..12 => (len, flags) = (random.below(TABLE_LEN + 2) as u32 * 16, flag::INDIRECT),
-            12..15 => flags |= random.next() as u16 & 7,
+            12..15 => flags |= random.any() as u16 & 7,
             15..200 => flags |= flag::NEXT,
             _ => {}
         }
