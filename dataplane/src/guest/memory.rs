@@ -486,6 +486,26 @@ pub(crate) mod tests {
         assert_eq!(memory.lost(), None);
     }
 
+    /// R16: a page that the file has and the system does not, as on a tmpfs that is full: here a page of 1 GiB, of which there are
+    /// none unless an operator took care; a CPU that has no such pages has nothing to show.
+    #[test]
+    fn r16_a_page_that_is_not_to_be_had() {
+        const PAGE: u64 = 1 << 30;
+        let Ok(free) = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages") else {
+            return;
+        };
+        let pages = free.trim().parse::<u64>().unwrap() + 1;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB;
+        let file = File::from(memfd_create("guest", flags).unwrap());
+        file.set_len(pages * PAGE).unwrap();
+        let region = Region::map(address(0, pages * PAGE), &file).unwrap();
+        let memory = GuestMemory::new(vec![Arc::new(region)]).unwrap();
+        for page in 0..pages {
+            assert_eq!(memory.segment(&mut 0, page * PAGE, 1).unwrap().write(&[9]), 1);
+        }
+        assert!(memory.lost().is_some());
+    }
+
     /// A fault elsewhere ends the process as ever.
     #[test]
     fn r16_a_fault_outside_guest_memory_is_not_hidden() {
