@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use ringway_config::Plan;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -12,6 +13,7 @@ use crate::switch::Switch;
 /// Runs the switch that `plan` describes until SIGTERM or SIGINT. The guests' sockets are theirs; what this made, the
 /// control socket, is gone afterwards.
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
+    raise_fd_limit();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
     let switch = Switch::start(plan)?;
     if let Some(address) = plan.metrics {
@@ -30,4 +32,14 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
 
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// As many file descriptors as the system allows: each connection is two, each queue pair up to six more, and the usual soft
+/// limit of 1,024 is for programs that use select(2).
+fn raise_fd_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, ..limit };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("the limit of file descriptors stays as it is: {error}");
+    }
 }

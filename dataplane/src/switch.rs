@@ -142,7 +142,8 @@ impl Switch {
         }
     }
 
-    /// Every second: time goes on, stations age, and broken pairs are spoken of once.
+    /// Every second: time goes on, stations age, ports whose memory is lost end their connections, and broken pairs are spoken
+    /// of once.
     fn keep_house(&self) {
         let mut spoken = HashMap::new();
         loop {
@@ -154,6 +155,7 @@ impl Switch {
                 u64::from(now.saturating_sub(entry.seen)) > age
             });
             for port in &self.ports {
+                port.end_if_memory_is_lost();
                 for (index, counters) in port.pairs() {
                     let fault = counters.fault();
                     let before = spoken.insert((port.id, index), fault).flatten();

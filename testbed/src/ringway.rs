@@ -22,6 +22,7 @@ const SETTLED: Duration = Duration::from_secs(20);
 /// What to start. Made by [`Ringway::builder`].
 #[derive(Debug, Clone)]
 pub struct RingwayBuilder {
+    binary: Option<PathBuf>,
     cpu: Option<usize>,
     log: &'static str,
     settings: String,
@@ -29,6 +30,13 @@ pub struct RingwayBuilder {
 }
 
 impl RingwayBuilder {
+    /// Starts this binary instead of the usual one.
+    #[must_use]
+    pub fn binary(mut self, binary: impl Into<PathBuf>) -> Self {
+        self.binary = Some(binary.into());
+        self
+    }
+
     /// Confines the whole process, its one worker above all, to a CPU.
     #[must_use]
     pub fn cpu(mut self, cpu: usize) -> Self {
@@ -77,12 +85,12 @@ impl RingwayBuilder {
     /// # Errors
     /// When there is no binary, or it does not answer in time; what it said is in the message.
     pub fn start(self) -> Result<Ringway> {
-        let binary = ringway_binary()?;
+        let binary = self.binary.clone().map_or_else(ringway_binary, Ok)?;
         let dir = crate::scratch_dir()?;
         let control = dir.path().join("control.sock");
         let metrics = free_address()?;
         let config = dir.path().join("ringway.toml");
-        let Self { cpu, log, settings, tables } = self;
+        let Self { cpu, log, settings, tables, .. } = self;
         let head = format!("control_socket = \"{}\"\nmetrics = \"{metrics}\"\n", control.display());
         fs::write(&config, format!("{head}{settings}{tables}"))?;
 
@@ -112,7 +120,7 @@ pub struct Ringway {
 impl Ringway {
     /// A switch to build: no bridge, no port, workers where the switch puts them.
     pub fn builder() -> RingwayBuilder {
-        RingwayBuilder { cpu: None, log: "info", settings: String::new(), tables: String::new() }
+        RingwayBuilder { binary: None, cpu: None, log: "info", settings: String::new(), tables: String::new() }
     }
 
     /// Starts a switch with one bridge, `br0`, of ports in client mode: names and sockets.

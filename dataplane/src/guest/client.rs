@@ -60,11 +60,14 @@ fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>) {
     }
 }
 
-fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStream) {
+/// Serves one connection until it ends.
+pub fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStream) {
     port.set_connected(true);
     let session = Arc::new(Mutex::new(Session::new(port.clone(), host.clone())));
     let error = match stream.try_clone() {
         Ok(peek) => {
+            let peek = Arc::new(peek);
+            port.set_stream(&peek);
             let mut requests = BackendReqHandler::from_stream(stream, session.clone());
             loop {
                 match serve_message(&peek, &session, &mut requests) {
@@ -75,8 +78,17 @@ fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStre
         }
         Err(error) => Error::SocketError(error),
     };
-    session.lock().unwrap_or_else(PoisonError::into_inner).end();
+    let lost_memory = {
+        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
+        session.end();
+        session.lost_memory()
+    };
     port.set_connected(false);
+    if let Some(why) = lost_memory {
+        tracing::warn!("port {}: the connection is closed, {why}", port.name);
+        port.set_last_error(Some(why));
+        return;
+    }
     match error {
         Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage => {
             tracing::info!("port {}: the front end is gone", port.name);

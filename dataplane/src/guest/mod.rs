@@ -13,14 +13,16 @@ mod features;
 mod fill;
 mod finish;
 mod frame;
+mod mapping;
 pub mod memory;
 mod notifier;
 mod pair;
 mod port;
 pub mod ring;
 mod session;
+mod sigbus;
 
-pub use client::Client;
+pub use client::{Client, serve_connection};
 pub use deliver::{Delivered, Frames, set_bits};
 pub use features::Features;
 pub use frame::{FRAME_LEN_MAX, FrameHead, HEAD_LEN};

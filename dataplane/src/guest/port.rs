@@ -1,11 +1,14 @@
 //! A guest NIC as the rest of the house sees it: who it is, how it is doing, and what its pairs count.
 
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::features::Features;
+use super::memory::GuestMemory;
 use super::pair::{Notifier, PairCounters, PairId, QueuePair};
 use super::ring::{Direction, RingFault};
 
@@ -76,6 +79,14 @@ pub struct Port {
     last_error: Mutex<Option<String>>,
     counters: Box<[OnceLock<Arc<PairCounters>>]>,
     running: Mutex<Vec<(u16, PairInfo)>>,
+    link: Mutex<Link>,
+}
+
+/// What is to be known of a connection to end it.
+#[derive(Debug, Default)]
+struct Link {
+    stream: Weak<UnixStream>,
+    memory: Weak<GuestMemory>,
 }
 
 impl Port {
@@ -93,6 +104,7 @@ impl Port {
             last_error: Mutex::new(None),
             counters: (0..QUEUE_PAIRS_MAX).map(|_| OnceLock::new()).collect(),
             running: Mutex::new(Vec::new()),
+            link: Mutex::default(),
         }
     }
 
@@ -103,6 +115,11 @@ impl Port {
     #[must_use]
     pub fn counters(&self, index: u16) -> Arc<PairCounters> {
         self.counters[usize::from(index)].get_or_init(Arc::default).clone()
+    }
+
+    /// The rule that the guest broke in pair `index`, which need never have been in use: this does not begin its counters.
+    pub(super) fn fault(&self, index: u16) -> Option<RingFault> {
+        self.counters.get(usize::from(index))?.get()?.fault()
     }
 
     /// The pairs that were ever in use, and their counters.
@@ -150,6 +167,28 @@ impl Port {
         let offences: Vec<_> = self.pairs().filter(|(_, counters)| offended(counters)).collect();
         offences.iter().for_each(|(_, counters)| counters.set_fault(None));
         !offences.is_empty()
+    }
+
+    /// Ends the connection if memory that the front end shares was found not to be there. For housekeeping: the data path reads
+    /// zeros until then. Says itself why when it ends.
+    pub fn end_if_memory_is_lost(&self) {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        if link.memory.upgrade().is_some_and(|memory| memory.lost().is_some())
+            && let Some(stream) = link.stream.upgrade()
+        {
+            // An error means that it has ended already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// The connection that is to end when memory is lost.
+    pub(super) fn set_stream(&self, stream: &Arc<UnixStream>) {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).stream = Arc::downgrade(stream);
+    }
+
+    /// The memory that is not to be lost.
+    pub(super) fn set_memory(&self, memory: &Arc<GuestMemory>) {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).memory = Arc::downgrade(memory);
     }
 
     pub(super) fn set_connected(&self, connected: bool) {

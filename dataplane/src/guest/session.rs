@@ -83,6 +83,12 @@ impl Session {
         self.replies
     }
 
+    /// Why the guest's memory is not what it was, if so.
+    pub(super) fn lost_memory(&self) -> Option<String> {
+        let at = self.memory.lost()?.guest;
+        Some(format!("guest memory at {at:#x} shrank under us: its file was cut off, or its file system is full"))
+    }
+
     /// The connection is gone: takes every pair back, and the guest's memory with them.
     pub fn end(&mut self) {
         for index in 0..QUEUE_PAIRS_MAX {
@@ -150,11 +156,7 @@ impl Session {
     /// Hands a pair to a worker if at least one of its rings is ready.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
-        // Without taking counters into use: they show from then on.
-        let blocks = |(pair, counters): (u16, &Arc<PairCounters>)| {
-            pair == index && counters.fault() == Some(RingFault::InterruptBlocks)
-        };
-        if self.port.pairs().any(blocks) {
+        if self.port.fault(index) == Some(RingFault::InterruptBlocks) {
             return Err(refuse(format!(
                 "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
             )));
@@ -211,6 +213,7 @@ impl Session {
     fn set_regions(&mut self, regions: Vec<Arc<Region>>) -> Result<()> {
         self.change_all(|session| {
             session.memory = Arc::new(GuestMemory::new(regions.clone()).map_err(memory_error)?);
+            session.port.set_memory(&session.memory);
             session.regions = regions;
             Ok(())
         })

@@ -39,50 +39,59 @@ fn buffers_at(place: impl Fn([(u64, u64); 2]) -> (u64, u32)) {
     }
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn before_all_memory() {
+fn r01_before_all_memory() {
     buffers_at(|[(start, _), _]| (start - 1, 1));
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn at_address_zero() {
+fn r01_at_address_zero() {
     buffers_at(|_| (0, 64));
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn in_the_hole_between_regions() {
+fn r01_in_the_hole_between_regions() {
     buffers_at(|[(_, end), _]| (end, 64));
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn behind_all_memory() {
+fn r01_behind_all_memory() {
     buffers_at(|[_, (_, end)]| (end, 1));
 }
 
 /// It begins in the region, and ends where no memory is.
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn across_the_end_of_a_region() {
+fn r01_across_the_end_of_a_region() {
     buffers_at(|[(_, end), _]| (end - 100, 101));
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn from_one_region_over_the_hole_into_the_next() {
+fn r01_from_one_region_over_the_hole_into_the_next() {
     buffers_at(|[(_, end), _]| (end - 100, HUGE));
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn across_the_end_of_the_address_space() {
+fn r01_across_the_end_of_the_address_space() {
     buffers_at(|_| (u64::MAX - 9, 100));
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn to_the_very_end_of_the_address_space() {
+fn r01_to_the_very_end_of_the_address_space() {
     buffers_at(|_| (u64::MAX - 9, 10));
 }
 
 /// The sum of address and length, in 64 bits, lies in the memory.
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn around_the_address_space_into_memory() {
+fn r01_around_the_address_space_into_memory() {
     buffers_at(|[(start, _), _]| (start.wrapping_sub(u64::from(HUGE) - 64), HUGE));
 }
 

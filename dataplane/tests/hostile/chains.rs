@@ -12,8 +12,9 @@ use crate::guests::{LAYOUTS, station};
 use crate::scene::{HOSTILE, On, Scene};
 
 /// A head that says that the chain goes on with itself, and a longer loop (split rings only: packed ones have no links).
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_chain_that_is_a_loop() {
+fn r03_a_chain_that_is_a_loop() {
     for on in On::BOTH {
         let mut scene = Scene::new(Layout::Split, on);
         scene.offer(&[RawDescriptor { next: Some(0), ..scene.raw(flag::NEXT) }]);
@@ -27,8 +28,9 @@ fn a_chain_that_is_a_loop() {
 }
 
 /// A loop of empty buffers gathers no bytes, and must end all the same.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_loop_of_nothing() {
+fn r03_a_loop_of_nothing() {
     for on in On::BOTH {
         let mut scene = Scene::new(Layout::Split, on);
         scene.offer(&[RawDescriptor { len: 0, next: Some(0), ..scene.raw(flag::NEXT) }]);
@@ -37,8 +39,9 @@ fn a_loop_of_nothing() {
 }
 
 /// Every descriptor of the ring says that the chain goes on; also where the ring has an odd size, and where it wraps.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_chain_as_long_as_the_ring_that_goes_on() {
+fn r03_a_chain_as_long_as_the_ring_that_goes_on() {
     for (layout, size) in [(Layout::Packed, 256), (Layout::Packed, 7), (Layout::Packed, 1), (Layout::Split, 8)] {
         for on in On::BOTH {
             for before in [0, 5] {
@@ -77,8 +80,9 @@ fn move_on(scene: &mut Scene, frames: usize) {
 }
 
 /// A chain may be as long as the ring, but not have more pieces than a burst has room for.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_chain_of_more_pieces_than_are_taken() {
+fn r03_a_chain_of_more_pieces_than_are_taken() {
     for layout in LAYOUTS {
         for on in On::BOTH {
             let options = Options { size: 4096, ..Options::new(layout) };
@@ -93,8 +97,9 @@ fn a_chain_of_more_pieces_than_are_taken() {
 }
 
 /// More bytes than 32 bits count.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_chain_whose_length_overflows() {
+fn r03_a_chain_whose_length_overflows() {
     for layout in LAYOUTS {
         for on in On::BOTH {
             let mut scene = Scene::with(on, Options { memory_len: 6 << 30, ..Options::new(layout) });
@@ -106,8 +111,9 @@ fn a_chain_whose_length_overflows() {
     }
 }
 
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn the_next_descriptor_is_out_of_range() {
+fn r03_the_next_descriptor_is_out_of_range() {
     for on in On::BOTH {
         for next in [256, 257, 0x8000, 0xffff] {
             let mut scene = Scene::new(Layout::Split, on);
@@ -118,8 +124,9 @@ fn the_next_descriptor_is_out_of_range() {
 }
 
 /// The available ring names a descriptor that the ring does not have.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn the_head_is_out_of_range() {
+fn r03_the_head_is_out_of_range() {
     for on in On::BOTH {
         for head in [256, 0xffff] {
             let mut scene = Scene::new(Layout::Split, on);
@@ -134,8 +141,9 @@ fn the_head_is_out_of_range() {
 }
 
 /// More chains available than the ring has descriptors, up to one step back.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn the_available_index_jumps() {
+fn r03_the_available_index_jumps() {
     for on in On::BOTH {
         for jump in [257, 0x8000, 0xffff] {
             let mut scene = Scene::new(Layout::Split, on);

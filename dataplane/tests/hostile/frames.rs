@@ -29,8 +29,9 @@ fn all_dropped(bytes: &[u8], reason: DropReason) {
 }
 
 /// R2: nothing, less than a header, no more than a header, and less than an Ethernet header behind it.
+/// Class of CVE-2022-2132 and, for empty buffers, CVE-2020-10725.
 #[test]
-fn frames_shorter_than_their_headers() {
+fn r02_frames_shorter_than_their_headers() {
     for len in [1, 2, 9, 10, 11, 12, 13, 24, 25] {
         all_dropped(&vec![0; len], DropReason::Runt);
     }
@@ -49,8 +50,9 @@ fn an_ethernet_header_and_no_more() {
 }
 
 /// R2: descriptors without a byte: alone, many of them, between others, and at addresses where nothing is.
+/// Class of CVE-2022-2132 and, for empty buffers, CVE-2020-10725.
 #[test]
-fn empty_descriptors_on_a_transmitq() {
+fn r02_empty_descriptors_on_a_transmitq() {
     for layout in LAYOUTS {
         let mut scene = Scene::new(layout, On::Transmitq);
         for (n, address) in [scene.buffer, 0, u64::MAX].into_iter().enumerate() {
@@ -70,8 +72,9 @@ fn empty_descriptors_on_a_transmitq() {
 }
 
 /// R2: receive buffers without a byte, or too small for a header, hold no frame; what comes is lost, the pair goes on.
+/// Class of CVE-2022-2132 and, for empty buffers, CVE-2020-10725.
 #[test]
-fn empty_descriptors_on_a_receiveq() {
+fn r02_empty_descriptors_on_a_receiveq() {
     for layout in LAYOUTS {
         for shape in [&[0][..], &[0, 0, 0], &[5], &[11, 0], &[12]] {
             let options = Options::new(layout);
@@ -89,8 +92,9 @@ fn empty_descriptors_on_a_receiveq() {
 }
 
 /// R2: with mergeable buffers a frame may take many, but not endlessly many: 200 without a byte hold none.
+/// Class of CVE-2022-2132 and, for empty buffers, CVE-2020-10725.
 #[test]
-fn empty_descriptors_without_end_on_a_mergeable_receiveq() {
+fn r02_empty_descriptors_without_end_on_a_mergeable_receiveq() {
     for layout in LAYOUTS {
         let mut scene = Scene::with(On::Receiveq, Options::new(layout));
         for _ in 0..200 {

@@ -1,5 +1,5 @@
-//! R4: a guest that changes descriptors, lengths and headers while the switch looks at them. Whatever it hits, it hits
-//! itself: its neighbours' frames are whole and the accounts balance.
+//! R4: a guest that changes descriptors, lengths, tables and headers of both its rings while the switch looks at them. Whatever
+//! it hits, it hits itself: nothing beside its memory is touched, its neighbours' frames are whole and the accounts balance.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use ringway_testbed::driver::frame::frame;
 use ringway_testbed::driver::front_end::{request, ring};
-use ringway_testbed::driver::queue::flag;
-use ringway_testbed::driver::{Areas, DriverMemory, Guest, Layout, Options, PATIENCE};
+use ringway_testbed::driver::hostile::Scribbler;
+use ringway_testbed::driver::{Guest, Layout, Options, PATIENCE};
 
 use crate::guests::{LAYOUTS, passes, station};
 use crate::scene::{HOSTILE, On, Scene};
@@ -20,72 +20,6 @@ const TIME: Duration = Duration::from_millis(1500);
 const FRAMES: u64 = 1000;
 const FAULTS: usize = 3;
 
-/// Numbers that are random enough, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        (self.next() >> 16) % end
-    }
-
-    /// An address as it should be, mostly.
-    fn address(&mut self, buffer: u64) -> u64 {
-        match self.below(256) {
-            0 => self.next(),
-            1 => 0,
-            _ => buffer + self.below(1024),
-        }
-    }
-
-    /// The second word of a descriptor of this layout: length, and flags with id or next.
-    fn rest(&mut self, layout: Layout, size: u64) -> u64 {
-        let len = if self.below(256) == 0 { self.next() as u32 } else { self.below(3000) as u32 };
-        let flags = match self.below(128) {
-            0 => flag::WRITE,
-            1 => flag::INDIRECT,
-            2..32 => flag::NEXT,
-            _ => 0,
-        };
-        let other = self.below(size + 1);
-        let [low, high] = match layout {
-            Layout::Packed => [other, u64::from(flags) | [1 << 7, 1 << 15][self.below(2) as usize]],
-            Layout::Split => [u64::from(flags), other],
-        };
-        u64::from(len) | low << 32 | high << 48
-    }
-}
-
-/// Changes the ring, and the frame and its header at `buffer`, all the time.
-fn scribble(memory: &DriverMemory, layout: Layout, size: u64, areas: Areas, buffer: u64, stop: &AtomicBool) {
-    let mut random = Random(0x1234_5678_9abc_def1);
-    while !stop.load(Ordering::Relaxed) {
-        let slot = areas.descriptors + random.below(size) * 16;
-        match random.below(4) {
-            0 => memory.store_u64(slot, random.address(buffer), Ordering::Relaxed),
-            1 | 2 => memory.store_u64(slot + 8, random.rest(layout, size), Ordering::Relaxed),
-            // Mostly zeros, as a header without offloads has them.
-            _ => memory.store_u64(
-                buffer + random.below(256) * 8,
-                if random.below(8) == 0 { random.next() } else { 0 },
-                Ordering::Relaxed,
-            ),
-        }
-        if layout == Layout::Split && random.below(64) == 0 {
-            let head = areas.driver + 4 + random.below(size) * 2;
-            memory.store_u16(head, random.below(size) as u16, Ordering::Relaxed);
-            let index = memory.load_u16(areas.driver + 2, Ordering::Relaxed);
-            memory.store_u16(areas.driver + 2, index.wrapping_add(random.below(4) as u16), Ordering::Release);
-        }
-    }
-}
-
 /// Ends the scribbling however the test ends.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
@@ -95,18 +29,27 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// Class of CVE-2020-14375.
 #[test]
-fn descriptors_change_while_they_are_read() {
+fn r04_descriptors_change_while_they_are_read() {
     for layout in LAYOUTS {
         let size = if layout == Layout::Packed { 61 } else { 64 };
-        let mut scene = Scene::with(On::Transmitq, Options { size, ..Options::new(layout) });
+        let mut scene = Scene::with(On::Transmitq, Options { size, margins: true, ..Options::new(layout) });
         let (stop, mut faults) = (AtomicBool::new(false), BTreeSet::new());
         std::thread::scope(|scope| {
-            let Scene { net, hostile, neighbours, buffer, .. } = &mut scene;
-            let (memory, areas, buffer) = (hostile.memory.clone(), hostile.pairs[0].transmitq.areas(), *buffer);
-            let (shared, stop) = (memory.clone(), &stop);
+            let Scene { net, hostile, neighbours, .. } = &mut scene;
+            let (memory, areas) = (hostile.memory.clone(), hostile.pairs[0].transmitq.areas());
+            let stop = &stop;
             let _stops = StopOnDrop(stop);
-            scope.spawn(move || scribble(&shared, layout, size.into(), areas, buffer, stop));
+            for (queue, writable) in [(&hostile.pairs[0].transmitq, false), (&hostile.pairs[0].receiveq, true)] {
+                let mut scribbler = Scribbler::new(queue, layout, writable, &memory, size.into());
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        (0..100).for_each(|_| scribbler.scribble());
+                        std::thread::yield_now();
+                    }
+                });
+            }
             let start = Instant::now();
             let counters = net.counters(HOSTILE);
             // On a busy machine it takes longer until something is hit.
@@ -130,6 +73,7 @@ fn descriptors_change_while_they_are_read() {
         assert!(received > FRAMES && faults.len() >= FAULTS, "{layout:?}: {received} frames, {faults:?} prove little");
         scene.hostile.front_end.hang_up();
         scene.net.assert_balances();
+        assert!(scene.hostile.memory.margins_are_whole(), "{layout:?}: the switch writes beside the guest's memory");
         let Scene { net, mut neighbours, .. } = scene;
         let mut decent = net.plug(HOSTILE, Options::new(layout));
         decent.send(&frame(station(0), station(HOSTILE), 64, 1));

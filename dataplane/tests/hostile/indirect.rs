@@ -20,40 +20,46 @@ fn tables(fault: RingFault, bend: impl Fn(&Scene, RawDescriptor) -> Vec<RawDescr
     }
 }
 
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn an_empty_table() {
+fn r03_an_empty_table() {
     tables(RingFault::BadIndirect, |_, good| vec![RawDescriptor { len: 0, ..good }]);
 }
 
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_table_that_is_not_whole_descriptors() {
+fn r03_a_table_that_is_not_whole_descriptors() {
     for len in [1, 8, 15, 17, 31] {
         tables(RingFault::BadIndirect, |_, good| vec![RawDescriptor { len, ..good }]);
     }
 }
 
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_table_longer_than_the_ring() {
+fn r03_a_table_longer_than_the_ring() {
     for len in [257 * 16, 0x1_0000 * 16, 0x1_0001 * 16, 0xffff_fff0] {
         tables(RingFault::BadIndirect, |_, good| vec![RawDescriptor { len, ..good }]);
     }
 }
 
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_table_in_a_table() {
+fn r03_a_table_in_a_table() {
     tables(RingFault::BadIndirect, |scene, good| vec![scene.table(&[good])]);
 }
 
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_table_and_then_more() {
+fn r03_a_table_and_then_more() {
     tables(RingFault::BadIndirect, |scene, good| {
         vec![RawDescriptor { flags: flag::INDIRECT | flag::NEXT, ..good }, scene.raw(0)]
     });
 }
 
 /// On a packed ring a table is a chain of its own; a split ring's chain may end in one (2.7.5.3.2).
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_table_in_a_chain() {
+fn r03_a_table_in_a_chain() {
     for on in On::BOTH {
         let mut scene = Scene::new(Layout::Packed, on);
         let chain = [scene.raw(flag::NEXT), scene.table(&[scene.raw(0)])];
@@ -63,8 +69,9 @@ fn a_table_in_a_chain() {
 }
 
 /// Links that lead out of a split ring's table, or round in it.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn a_table_that_leads_nowhere() {
+fn r03_a_table_that_leads_nowhere() {
     for on in On::BOTH {
         for next in [0, 1, 2, 3, 0xffff] {
             let mut scene = Scene::new(Layout::Split, on);
@@ -76,16 +83,18 @@ fn a_table_that_leads_nowhere() {
     }
 }
 
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn a_table_outside_the_memory() {
+fn r01_a_table_outside_the_memory() {
     for address in [0, 16, u64::MAX - 15, u64::MAX - 7] {
         tables(RingFault::BadAddress, |_, good| vec![RawDescriptor { address, ..good }]);
     }
 }
 
 /// The table begins in a region and ends where no memory is: its good entry is no excuse.
+/// Class of CVE-2018-1059 and CVE-2020-10725.
 #[test]
-fn a_table_across_the_end_of_a_region() {
+fn r01_a_table_across_the_end_of_a_region() {
     for cut in [16, 24] {
         for layout in LAYOUTS {
             for on in On::BOTH {
@@ -103,8 +112,9 @@ fn a_table_across_the_end_of_a_region() {
 }
 
 /// As long as the ring is allowed, and read to its end: the entry that breaks the rule is the last one.
+/// Class of CVE-2020-14378 and CVE-2019-3900.
 #[test]
-fn the_last_entry_of_the_longest_table() {
+fn r03_the_last_entry_of_the_longest_table() {
     for layout in LAYOUTS {
         for on in On::BOTH {
             let mut scene = Scene::with(on, Options { size: 512, ..Options::new(layout) });

@@ -34,8 +34,9 @@ fn a_bell_that_is_no_eventfd() {
 }
 
 /// A message with a file descriptor too many or too few is no message.
+/// Class of CVE-2019-14818, CVE-2020-10726 and CVE-2022-0669.
 #[test]
-fn the_wrong_number_of_file_descriptors() {
+fn r07_the_wrong_number_of_file_descriptors() {
     let net = Net::new(1);
     let file = tempfile::tempfile().unwrap();
     let (one, two) = ([file.as_fd()], [file.as_fd(), file.as_fd()]);
@@ -154,8 +155,9 @@ fn abuse(listener: &Listener, which: usize) {
 }
 
 /// R7: two hundred connections that end badly leave no file descriptor and no mapping behind.
+/// Class of CVE-2019-14818, CVE-2020-10726 and CVE-2022-0669.
 #[test]
-fn nothing_is_left_of_two_hundred_abuses() {
+fn r07_nothing_is_left_of_two_hundred_abuses() {
     const PORTS: usize = 10;
     let directory = tempfile::tempdir().unwrap();
     let listen = |index| Listener::bind(&directory.path().join(format!("vm{index}.sock"))).unwrap();

@@ -80,8 +80,9 @@ fn protocol_features_and_their_numbers() {
 }
 
 /// R6: the connection is closed, and nothing else.
+/// Class of CVE-2020-10722, CVE-2020-10723 and CVE-2021-3839.
 #[test]
-fn a_feature_that_was_not_offered() {
+fn r06_a_feature_that_was_not_offered() {
     let net = Setup { ports: 3, mask: &[Feature::Packed], ..Setup::default() }.start();
     let mut guests = vec![net.plug(0, Options::new(Layout::Split)), net.plug(1, Options::new(Layout::Split))];
     introduce(&mut guests);

@@ -38,8 +38,9 @@ fn only_port_2_is_lost(net: &Net, guests: &mut Vec<Guest>, front_end: &FrontEnd,
 }
 
 /// R6: 128 pairs are 256 vrings.
+/// Class of CVE-2020-10722, CVE-2020-10723 and CVE-2021-3839.
 #[test]
-fn an_index_out_of_range() {
+fn r06_an_index_out_of_range() {
     for code in [request::SET_VRING_NUM, request::SET_VRING_BASE, request::SET_VRING_ENABLE] {
         for index in [256, 0x8000, 0x1_0000, u32::MAX] {
             let (net, mut guests, mut candidate) = net_and_candidate(Layout::Packed);
@@ -57,9 +58,9 @@ fn a_base_is_asked_of_a_vring_out_of_range() {
     only_port_2_is_lost(&net, &mut guests, &candidate.front_end, "invalid parameters");
 }
 
-/// R6
+/// Class of CVE-2020-10722, CVE-2020-10723 and CVE-2021-3839.
 #[test]
-fn sizes_that_cannot_be() {
+fn r06_sizes_that_cannot_be() {
     let (net, mut guests, _) = net_and_candidate(Layout::Packed);
     for (layout, num) in [
         (Layout::Packed, 0),
@@ -79,8 +80,9 @@ fn sizes_that_cannot_be() {
 }
 
 /// R11: sizes that are no powers of two are as good as others on a packed ring; the largest and the smallest, too.
+/// R11, without a CVE: DPDK 92ed77dce6, the wrap of a ring of an odd size.
 #[test]
-fn sizes_that_can_be() {
+fn r11_sizes_that_can_be() {
     for (layout, size) in [
         (Layout::Packed, 255),
         (Layout::Packed, 1),
@@ -102,8 +104,9 @@ fn sizes_that_can_be() {
 }
 
 /// R6: areas that are not wholly in one region.
+/// Class of CVE-2020-10722, CVE-2020-10723 and CVE-2021-3839.
 #[test]
-fn areas_outside_the_memory() {
+fn r06_areas_outside_the_memory() {
     for layout in LAYOUTS {
         let (net, mut guests, _) = net_and_candidate(layout);
         for (which, at_end) in [(0, 16), (1, 2), (2, 4)] {
@@ -142,8 +145,9 @@ fn a_base_beyond_the_ring() {
 }
 
 /// R8: a vring runs once all is known of it, whatever was said last.
+/// R8, without a CVE: DPDK 1846fe767f, ring addresses that went stale.
 #[test]
-fn any_order_of_messages_will_do() {
+fn r08_any_order_of_messages_will_do() {
     for layout in LAYOUTS {
         let net = Net::new(2);
         let other = net.plug(0, Options::new(layout));
@@ -200,8 +204,9 @@ fn enabled_before_the_features() {
 }
 
 /// R8: said of a ring that runs, a new base or address takes effect at once.
+/// R8, without a CVE: DPDK 1846fe767f, ring addresses that went stale.
 #[test]
-fn a_base_after_the_address() {
+fn r08_a_base_after_the_address() {
     for layout in LAYOUTS {
         let net = Net::new(2);
         let mut guests = net.plug_all(layout);

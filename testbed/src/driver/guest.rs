@@ -29,6 +29,8 @@ pub struct Options {
     pub kicks: bool,
     /// Bytes of guest memory.
     pub memory_len: u64,
+    /// Whether there are margins beside it that are not to be touched; see [`DriverMemory::with_margins`].
+    pub margins: bool,
 }
 
 impl Options {
@@ -42,7 +44,16 @@ impl Options {
             | feature::INDIRECT_DESC
             | feature::MQ
             | packed;
-        Self { features: usual, pairs: 1, size: 256, buffer_len: 2048, buffers: 128, kicks: true, memory_len: 4 << 20 }
+        Self {
+            features: usual,
+            pairs: 1,
+            size: 256,
+            buffer_len: 2048,
+            buffers: 128,
+            kicks: true,
+            memory_len: 4 << 20,
+            margins: false,
+        }
     }
 
     /// The layout that these features mean.
@@ -351,7 +362,8 @@ impl Guest {
     /// # Errors
     /// If there is no memory for it.
     pub fn renewed(front_end: FrontEnd, options: Options) -> io::Result<Self> {
-        let memory = Arc::new(DriverMemory::with_len(options.memory_len)?);
+        let memory = if options.margins { DriverMemory::with_margins } else { DriverMemory::with_len };
+        let memory = Arc::new(memory(options.memory_len)?);
         let pairs = (0..options.pairs).map(|_| Pair::new(&options, &memory)).collect::<io::Result<_>>()?;
         Ok(Self { memory, front_end, pairs, options })
     }

@@ -14,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags};
 
+/// What lies beside the regions of [`DriverMemory::with_margins`].
+const CANARY: u8 = 0xc5;
+
 /// Where a memory region lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
@@ -56,7 +59,7 @@ unsafe impl Sync for Region {}
 impl Region {
     fn new(span: Span) -> std::io::Result<Self> {
         let file = memfd_create("driver", MemfdFlags::CLOEXEC)?;
-        let len = span.file_offset + span.len;
+        let len = (span.file_offset + span.len).next_multiple_of(4096);
         ftruncate(&file, len)?;
         let mapping_len = usize::try_from(len).map_err(std::io::Error::other)?;
         // SAFETY: a fresh shared mapping where the kernel wants it.
@@ -75,6 +78,14 @@ impl Region {
         // SAFETY: at most the region's length past its start, all of which is mapped.
         let byte = unsafe { self.mapping.add((self.span.file_offset + offset) as usize) };
         (left > 0).then_some((byte, left as usize))
+    }
+}
+
+impl Region {
+    /// What of the mapping is not of the region: where, and bytes.
+    fn margins(&self) -> [(usize, usize); 2] {
+        let (start, end) = (self.span.file_offset as usize, (self.span.file_offset + self.span.len) as usize);
+        [(0, start), (end, self.mapping_len - end)]
     }
 }
 
@@ -113,6 +124,36 @@ impl DriverMemory {
         let high = (0x10_0000 + half + 1).next_multiple_of(1 << 32);
         // As where both are of one file, the second behind the first.
         Self::new(&[Span::new(0x10_0000, half), Span { file_offset: 0x3000, ..Span::new(high, half) }])
+    }
+
+    /// As [`DriverMemory::with_len`], but neither region begins or ends where a page does: what is left of those pages, before and
+    /// behind, is mapped by whoever maps the region, and is not to be touched ([`DriverMemory::margins_are_whole`]).
+    ///
+    /// # Errors
+    /// As [`DriverMemory::new`].
+    pub fn with_margins(len: u64) -> std::io::Result<Self> {
+        const MARGIN: u64 = 0x180;
+        let half = (len / 2).next_multiple_of(4096) - 2 * MARGIN;
+        let span = |guest| Span { file_offset: 0x1000 + MARGIN, ..Span::new(guest, half) };
+        let memory = Self::new(&[span(0x10_0000), span(1 << 32)])?;
+        for region in &memory.regions {
+            for (at, len) in region.margins() {
+                // SAFETY: inside the mapping, of which the margins are what no span covers.
+                unsafe { region.mapping.add(at).write_bytes(CANARY, len) };
+            }
+        }
+        Ok(memory)
+    }
+
+    /// Whether nobody has written beside the regions of [`DriverMemory::with_margins`].
+    #[must_use]
+    pub fn margins_are_whole(&self) -> bool {
+        self.regions.iter().all(|region| {
+            region.margins().into_iter().all(|(at, len)| {
+                // SAFETY: as where they were written; bytes are read one by one, by value.
+                (at..at + len).all(|at| unsafe { region.mapping.add(at).read_volatile() } == CANARY)
+            })
+        })
     }
 
     /// Other memory in the same place with the same content.

@@ -11,11 +11,13 @@
 //! | [`front_end`] | the vhost-user socket: listens, negotiates, and sends whatever it is told to, also what it should not |
 //! | [`guest`] | the three together: a NIC that sends and receives frames |
 //! | [`net_header`] | what is said of a frame in front of it |
+//! | [`hostile`] | a driver that changes its rings and buffers at random while the device looks |
 //! | [`frame`], [`wait`] | frames to send, and waiting with an end |
 
 pub mod frame;
 pub mod front_end;
 pub mod guest;
+pub mod hostile;
 pub mod memory;
 pub mod net_header;
 mod packed;

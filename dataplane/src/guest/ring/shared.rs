@@ -68,16 +68,17 @@ impl<W: Word> SharedWords<W> {
         W::store(self.at(index), value, order);
     }
 
-    /// Asks the CPU for the line of the word at `index`, to be read.
+    /// Asks the CPU for the line of the word at `index`, to be read. The index may be a guest's, and unchecked: nothing is
+    /// decided by it, and a prefetch never faults.
     #[inline(always)]
     pub(super) fn prefetch(&self, index: usize) {
-        prefetch(std::ptr::from_ref(self.at(index)).cast());
+        prefetch(self.start.as_ptr().wrapping_add(index).cast());
     }
 
-    /// Asks the CPU for the line of the word at `index`, to be written.
+    /// Asks the CPU for the line of the word at `index`, to be written; see [`SharedWords::prefetch`].
     #[inline(always)]
     pub(super) fn prefetch_write(&self, index: usize) {
-        prefetch_write(std::ptr::from_ref(self.at(index)).cast());
+        prefetch_write(self.start.as_ptr().wrapping_add(index).cast());
     }
 
     #[inline(always)]
