@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{LOAD_CPU, SWITCH_CPU, assert_balances, count, port_says};
 use ringway_testbed::{
-    Forward, Ringway, TempDir, Testpmd, Topology, VirtioUser, read_pcap, scratch_dir, wait_for, write_pcap,
+    Forward, Memory, Ringway, TempDir, Testpmd, Topology, VirtioUser, read_pcap, scratch_dir, wait_for, write_pcap,
 };
 
 /// Frames that a sender has under way at most. What waits in the receiver's ring is then fewer than the smallest ring has
@@ -24,8 +24,9 @@ const THROUGH: Duration = Duration::from_secs(20);
 const ETHERNET_HEADER: usize = 14;
 /// From here frames without FCS begin, and at the other end Ethernet's payload ends.
 const SIZES: RangeInclusive<usize> = 60..=1514;
-/// More than a guest's 2 KiB buffer: several descriptors on the way in, several merged buffers on the way out.
-const JUMBO_SIZES: RangeInclusive<usize> = 2100..=9000;
+/// More than a guest's 2 KiB buffer: several descriptors on the way in, several merged buffers on the way out. The longest
+/// is a packet of 9000 bytes.
+const JUMBO_SIZES: RangeInclusive<usize> = 2100..=9014;
 /// One frame in so many. DPDK's driver takes a burst of buffers, not of frames, out of a ring while it puts a burst of
 /// frames in; with more of these, receivers would fall behind by more than a ring.
 const JUMBO_EVERY: usize = 40;
@@ -71,6 +72,14 @@ fn packed_frames_across_buffers() {
 #[test]
 fn split_frames_across_buffers() {
     pass(&Case { packed: false, mergeable: true, ring_size: 1024, jumbo: true });
+}
+
+/// Without merging, the whole frame in one large buffer, both ways.
+#[test]
+fn frames_in_large_buffers() {
+    for packed in [true, false] {
+        pass(&Case { packed, mergeable: false, ring_size: 256, jumbo: true });
+    }
 }
 
 /// One direction: who sends, what, and where it is caught.
@@ -154,7 +163,14 @@ impl Scene {
         let sockets = ["a.sock", "b.sock"].map(|name| dir.path().join(name));
         let port =
             |socket| VirtioUser::new(socket).packed(case.packed).mergeable(case.mergeable).ring_size(case.ring_size);
-        let guests = Testpmd::guest()
+        let guests = Testpmd::guest();
+        // A driver that does not merge puts up buffers for the longest packet that it is told of.
+        let guests = if case.jumbo && !case.mergeable {
+            guests.arg("--mbuf-size=9728").mbufs(4096).memory(Memory::Small(256))
+        } else {
+            guests
+        };
+        let guests = guests
             .cpu(LOAD_CPU)
             .forward(Forward::Io)
             .topology(Topology::Paired)
@@ -166,7 +182,9 @@ impl Scene {
             .start()
             .unwrap();
         let [a, b] = &sockets;
-        let ringway = Ringway::builder().cpu(SWITCH_CPU).bridge("br0").port("vm1", "br0", a).port("vm2", "br0", b);
+        let mtu = if case.jumbo { "mtu = 9000" } else { "mtu = 1500" };
+        let ringway = Ringway::builder().cpu(SWITCH_CPU).bridge("br0");
+        let ringway = ringway.port("vm1", "br0", a).port_setting(mtu).port("vm2", "br0", b).port_setting(mtu);
         let ringway = ringway.start().unwrap();
         guests.wait_ready().unwrap();
         ringway.wait_state(&["vm1", "vm2"], "running").unwrap();

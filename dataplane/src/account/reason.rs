@@ -33,6 +33,8 @@ reasons! {
     Oversized = "oversized",
     /// The virtio-net header asks for an offload that was not negotiated.
     OffloadNotNegotiated = "offload_not_negotiated",
+    /// A packet longer than the port's MTU.
+    MtuExceeded = "mtu_exceeded",
     /// From a group address or from 00:00:00:00:00:00.
     InvalidSource = "invalid_source",
     /// To a station behind the port that it came from.
@@ -45,6 +47,8 @@ reasons! {
     GuestRingFull = "guest_ring_full",
     /// The guest's receive buffers cannot hold a frame of this length.
     BufferTooSmall = "buffer_too_small",
+    /// The guest sent by a queue that its front end has disabled.
+    QueueDisabled = "queue_disabled",
     /// The ring that hands frames to another worker was full.
     HandOffFull = "hand_off_full",
 }

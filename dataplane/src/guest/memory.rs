@@ -65,6 +65,8 @@ pub enum MemoryError {
 #[derive(Debug)]
 pub struct Region {
     address: RegionAddress,
+    /// Device and inode.
+    file: (u64, u64),
     host: NonNull<u8>,
     mapping: NonNull<u8>,
     mapping_len: usize,
@@ -117,7 +119,13 @@ impl Region {
         let mapping = NonNull::new(mapping.cast::<u8>()).ok_or_else(bad)?;
         // SAFETY: `lead` is below one page of a mapping that is at least that long.
         let host = unsafe { mapping.add(lead) };
-        Ok(Self { address, host, mapping, mapping_len })
+        Ok(Self { address, file: (stat.st_dev, stat.st_ino), host, mapping, mapping_len })
+    }
+
+    /// Whether the other is the same piece of the same file, in the same place.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.address, self.file) == (other.address, other.file)
     }
 
     /// Where it lies.

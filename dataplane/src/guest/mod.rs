@@ -1,11 +1,13 @@
 //! A guest's port: everything between a vhost-user socket and frames in private memory.
 //!
-//! `session` speaks the protocol and owns what the front end has said; `memory` maps what it shares; `ring` takes and
+//! `client` and `server` are the two ways to a front end, `connection` is one that is there; `session` speaks the protocol
+//! and owns what the front end has said; `memory` maps what it shares; `ring` takes and
 //! gives back descriptor chains; `pair` is what a worker owns, two rings and their counters; `frame` is what is read of
 //! a frame, and `deliver` is the one copy. Nothing here knows of bridges, flows or NICs, and nothing that a guest wrote
 //! is read outside `memory` and `ring`.
 
 mod client;
+mod connection;
 mod deliver;
 mod early_enable;
 mod features;
@@ -15,7 +17,9 @@ mod notifier;
 mod pair;
 mod port;
 pub mod ring;
+mod server;
 mod session;
+mod watch;
 
 pub use client::Client;
 pub use deliver::{Delivered, Frames, set_bits};
@@ -23,4 +27,6 @@ pub use features::Features;
 pub use frame::{FRAME_LEN_MAX, FrameHead, HEAD_LEN};
 pub use pair::{Owed, PairCounters, PairId, QueuePair, Traffic};
 pub use port::{PairHost, PairInfo, Port, PortState, QUEUE_PAIRS_MAX};
+pub use server::Server;
 pub use session::Session;
+pub use watch::Watch;

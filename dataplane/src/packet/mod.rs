@@ -9,5 +9,6 @@ mod spread;
 
 pub use ethernet::EthernetHeader;
 pub use ethernet::MacAddress;
-pub use ethernet::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN};
+pub use ethernet::packet_len;
+pub use ethernet::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN};
 pub use spread::spread_hash;

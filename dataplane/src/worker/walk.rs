@@ -15,7 +15,7 @@ use crate::flow::{Action, Candidates, FlowKey, FlowTable, FlowView, MacRef, MacT
 use crate::guest::memory::GuestMemory;
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, Frames, QueuePair, set_bits};
-use crate::packet::{ETHERNET_HEADER_LEN, EthernetHeader, spread_hash};
+use crate::packet::{ETHERNET_HEADER_LEN, EthernetHeader, packet_len, spread_hash};
 
 /// A slot of a worker: the pair that it owns and the memory that the pair's buffers are in.
 pub(super) type Pairs = Vec<Option<Box<QueuePair>>>;
@@ -117,7 +117,7 @@ impl Walker {
         if list.chains.is_empty() {
             return 0;
         }
-        let (port, header_len) = (pair.id.port, pair.header_len());
+        let (port, header_len, mtu) = (pair.id.port, pair.header_len(), pair.mtu);
         // Most bursts go where the last one went: have its buffers on their way to this core while the frames are judged.
         let likely = usize::from(pair.last_receiver);
         let mut room = ChainList::new();
@@ -129,14 +129,14 @@ impl Walker {
         }
         let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
         let dropped = &pair.counters.receive_dropped;
-        let read = scratch.read_heads(&list, header_len, port, flows.view(), dropped);
+        let read = scratch.read_heads(&list, header_len, mtu, port, flows.view(), dropped);
         pair.counters.received.add(list.chains.len() as u64, read.bytes);
 
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
         let (forward, flood) = scratch.look_up(read.good, &lookup, flows, dropped);
 
         let Scratch { heads, lens, outputs, .. } = &**scratch;
-        let frames = Frames { heads, lens, list: &list, header_len };
+        let frames = Frames { heads, lens, longest: read.longest, list: &list, header_len };
         let mut exit = Exit {
             worker: *number,
             slot,
@@ -172,6 +172,18 @@ impl Walker {
         list.chains.len()
     }
 
+    /// Throws away a burst that the guest of `slot` sent by a disabled transmitq; how many frames.
+    #[inline]
+    pub(super) fn discard(&mut self, slot: usize) -> usize {
+        let Self { pairs, memories, owed, .. } = self;
+        let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
+        let frames = pair.discard(memory);
+        if frames > 0 {
+            owe(owed, pairs, slot);
+        }
+        frames
+    }
+
     /// Interrupts the guests that are still owed it.
     #[inline]
     pub(super) fn pay_all(&mut self) {
@@ -198,11 +210,13 @@ impl Walker {
             }
             let Scratch { heads, lens, outputs, .. } = &mut **scratch;
             let count = list.chains.len();
+            let mut longest = 0;
             for (index, chain) in list.chains.iter().take(BURST).enumerate() {
                 lens[index] = chain.len;
+                longest = chain.len.max(longest);
                 heads[index].read(chain.first, 0);
             }
-            let frames = Frames { heads, lens, list: &list, header_len: 0 };
+            let frames = Frames { heads, lens, longest, list: &list, header_len: 0 };
             let mut pending = if count >= BURST { u32::MAX } else { (1 << count) - 1 };
             while pending != 0 {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];
@@ -231,6 +245,8 @@ struct Heads {
     good: u32,
     /// Bytes of all frames.
     bytes: u64,
+    /// Bytes of the longest frame that may go on.
+    longest: u32,
 }
 
 impl Scratch {
@@ -240,12 +256,14 @@ impl Scratch {
         &mut self,
         list: &ChainList<'_>,
         header_len: usize,
+        mtu: u16,
         port: u16,
         flows: FlowView<'_>,
         dropped: &DropCounters,
     ) -> Heads {
         let Self { heads, lens, keys, hashes, .. } = self;
-        let mut read = Heads { good: 0, bytes: 0 };
+        let mut read = Heads { good: 0, bytes: 0, longest: 0 };
+        let untagged_max = ETHERNET_HEADER_LEN as u32 + u32::from(mtu);
         let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes));
         for (index, (chain, ((head, frame_len), (key, hash)))) in list.chains.iter().zip(frames).enumerate() {
             let len = chain.len.saturating_sub(header_len as u32);
@@ -264,6 +282,11 @@ impl Scratch {
                 dropped.add(DropReason::OffloadNotNegotiated, 1);
                 continue;
             }
+            // A frame that is to be segmented will be judged by its segments.
+            if len > untagged_max && packet_len(head.frame(len as usize), len as usize) > usize::from(mtu) {
+                dropped.add(DropReason::MtuExceeded, 1);
+                continue;
+            }
             let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { continue };
             if !header.source.is_valid_source() {
                 dropped.add(DropReason::InvalidSource, 1);
@@ -271,6 +294,7 @@ impl Scratch {
             }
             *key = FlowKey::new(port, &header);
             *hash = flows.hash(*key);
+            read.longest = len.max(read.longest);
             read.good |= 1 << index;
         }
         read

@@ -56,6 +56,7 @@ pub mod request {
 /// Feature bits that tests speak of (virtio 1.2, sections 5.1.3 and 6).
 pub mod feature {
     #![allow(missing_docs, reason = "the specification's names")]
+    pub const MTU: u64 = 1 << 3;
     pub const MRG_RXBUF: u64 = 1 << 15;
     pub const CTRL_VQ: u64 = 1 << 17;
     pub const GUEST_ANNOUNCE: u64 = 1 << 21;
