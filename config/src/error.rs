@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::FILE_BYTES_MAX;
 use crate::socket::PATH_BYTES_MAX;
-use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX};
+use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN};
 
 /// Why a file was refused: `FILE:LINE: what is wrong; what to do`, always a single line when displayed.
 ///
@@ -94,6 +94,8 @@ pub(crate) enum Problem {
     BadCpu(i128),
     #[error("an ageing time of {0} s is out of range; use 1 to {max}", max = MAC_AGEING_SECONDS_MAX)]
     BadAgeing(i128),
+    #[error("an MTU of {0} bytes is out of range; use {min} to {max}", min = MTU_MIN, max = MTU_MAX)]
+    BadMtu(i128),
 
     #[error("NIC ports are not built yet; use `kind = \"vhost-user\"`, or remove this port")]
     NicPort,

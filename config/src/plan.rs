@@ -43,6 +43,8 @@ pub struct Port {
     pub name: String,
     /// The index of its bridge in [`Plan::bridges`].
     pub bridge: usize,
+    /// The most bytes that a packet to or from it may have, behind Ethernet header and tags: 68 to 9000.
+    pub mtu: u16,
     /// What is behind the port.
     pub kind: PortKind,
 }
@@ -70,16 +72,19 @@ pub struct VhostUser {
 pub enum Mode {
     /// The switch connects, and keeps trying; the front end (QEMU, virtio-user) listens.
     Client,
+    /// The switch listens; the front end connects.
+    Server,
 }
 
 impl Mode {
     /// Every mode.
-    pub const ALL: [Self; 1] = [Self::Client];
+    pub const ALL: [Self; 2] = [Self::Client, Self::Server];
 
     /// The name written in the file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Client => "client",
+            Self::Server => "server",
         }
     }
 }

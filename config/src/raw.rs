@@ -48,6 +48,7 @@ pub(crate) struct RawPort {
     pub(crate) bridge: Option<Text>,
     pub(crate) socket: Option<Text>,
     pub(crate) mode: Option<Text>,
+    pub(crate) mtu: Option<Number>,
     #[serde(default)]
     pub(crate) mask_features: Vec<Text>,
 }

@@ -20,6 +20,12 @@ const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 const MAC_AGEING_DEFAULT: Duration = Duration::from_secs(300);
 /// A day.
 pub(crate) const MAC_AGEING_SECONDS_MAX: u64 = 86_400;
+/// What Ethernet carries without jumbo frames.
+const MTU_DEFAULT: u16 = 1500;
+/// The least that IPv4 asks of a link (RFC 791).
+pub(crate) const MTU_MIN: u16 = 68;
+/// Jumbo frames as nearly everybody has them.
+pub(crate) const MTU_MAX: u16 = 9000;
 /// The last CPU in the kernel's fixed-size `cpu_set_t`.
 pub(crate) const CPU_MAX: usize = 1023;
 
@@ -112,9 +118,10 @@ fn ports(
             let written = required(source, &table, raw.socket, ("port", "socket", "/run/guests/vm1.sock"))?;
             let socket = sockets.claim(source, &written)?;
             let mode = mode(source, raw.mode)?;
+            let mtu = mtu(source, raw.mtu)?;
             let mask_features = mask_features(source, raw.mask_features)?;
             let kind = PortKind::VhostUser(VhostUser { socket, mode, mask_features });
-            Ok(Port { name, bridge, kind })
+            Ok(Port { name, bridge, mtu, kind })
         })
         .collect()
 }
@@ -157,6 +164,17 @@ fn mode(source: &Source<'_>, written: Option<Text>) -> Result<Mode, Error> {
     };
     let named = Mode::ALL.into_iter().find(|mode| mode.as_str() == written.as_ref());
     named.ok_or_else(|| unknown_word(source, &written, "mode", &Mode::ALL.map(Mode::as_str)))
+}
+
+fn mtu(source: &Source<'_>, written: Option<Number>) -> Result<u16, Error> {
+    let Some(written) = written else {
+        return Ok(MTU_DEFAULT);
+    };
+    let (span, given) = (written.span(), written.into_inner());
+    match u16::try_from(given) {
+        Ok(mtu @ MTU_MIN..=MTU_MAX) => Ok(mtu),
+        _ => Err(source.refuse(span, Problem::BadMtu(given))),
+    }
 }
 
 fn mask_features(source: &Source<'_>, written: Vec<Text>) -> Result<Vec<Feature>, Error> {

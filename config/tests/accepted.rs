@@ -16,6 +16,7 @@ fn guest(name: &str, mask_features: Vec<Feature>) -> Port {
     Port {
         name: name.to_owned(),
         bridge: 0,
+        mtu: 1500,
         kind: PortKind::VhostUser(VhostUser {
             socket: format!("/run/guests/{name}.sock").into(),
             mode: Mode::Client,
@@ -57,7 +58,7 @@ fn the_example_tells_the_truth_about_defaults() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-guests.toml");
     let text = std::fs::read_to_string(&example).unwrap();
     let mut spelt_out = text.clone();
-    for key in ["control_socket", "metrics", "mac_ageing_seconds", "mode"] {
+    for key in ["control_socket", "metrics", "mac_ageing_seconds", "mode", "mtu"] {
         let (hidden, shown) = (format!("\n# {key} = "), format!("\n{key} = "));
         assert_eq!(spelt_out.matches(&hidden).count(), 1, "{key} is shown once");
         spelt_out = spelt_out.replace(&hidden, &shown);
@@ -78,7 +79,8 @@ fn every_key_reaches_the_plan() {
         kind = "vhost-user"
         bridge = "b.B-_9"
         socket = "/srv/p.sock"
-        mode = "client"
+        mode = "server"
+        mtu = 9000
         mask_features = [
             "guest_uso6", "guest_uso4", "guest_ecn", "guest_tso6", "guest_tso4",
             "host_uso", "host_ecn", "host_tso6", "host_tso4", "guest_csum", "csum",
@@ -95,6 +97,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(plan.ports[0].bridge, 1);
     let PortKind::VhostUser(vhost_user) = &plan.ports[0].kind;
     assert_eq!(vhost_user.socket, PathBuf::from("/srv/p.sock"));
+    assert_eq!((vhost_user.mode, plan.ports[0].mtu), (Mode::Server, 9000));
     let mut written = Feature::ALL.to_vec();
     written.reverse();
     assert_eq!(vhost_user.mask_features, written);
@@ -105,10 +108,11 @@ fn the_last_allowed_values_are_allowed() {
     let (name, file) = ("n".repeat(32), "s".repeat(107 - "/d/".len()));
     let plan = accept(&format!(
         "metrics = \"off\"\n[[bridge]]\nname = \"{name}\"\nmac_ageing_seconds = 1\n\
-         [[port]]\nname = \"{name}\"\nkind = \"vhost-user\"\nbridge = \"{name}\"\nsocket = \"/d/{file}\"\n"
+         [[port]]\nname = \"{name}\"\nkind = \"vhost-user\"\nbridge = \"{name}\"\nsocket = \"/d/{file}\"\nmtu = 68\n"
     ));
     assert_eq!(plan.metrics, None);
     assert_eq!(plan.bridges[0].mac_ageing, Duration::from_secs(1));
+    assert_eq!(plan.ports[0].mtu, 68);
     // A bridge and a port live apart: they may share a name.
     assert_eq!(plan.ports[0].name, plan.bridges[0].name);
 }

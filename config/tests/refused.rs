@@ -68,7 +68,10 @@ fn unknown_keys() {
     refused(
         &good_then("# a slip\nmask_feature = []\n"),
         9,
-        &["unknown key `mask_feature`", "use one of `name`, `kind`, `bridge`, `socket`, `mode`, `mask_features`"],
+        &[
+            "unknown key `mask_feature`",
+            "use one of `name`, `kind`, `bridge`, `socket`, `mode`, `mtu`, `mask_features`",
+        ],
     );
 }
 
@@ -154,7 +157,7 @@ fn bad_names() {
 #[test]
 fn unknown_words() {
     refused(&port("a", "vhost", "br0", "/s/a", ""), 5, &["unknown kind `vhost`; use `vhost-user`"]);
-    refused(&good_then("\nmode = \"server\"\n"), 9, &["unknown mode `server`; use `client`"]);
+    refused(&good_then("\nmode = \"both\"\n"), 9, &["unknown mode `both`; use one of `client`, `server`"]);
     refused(
         &good_then("mask_features = [\n  \"mq\",\n  \"tso\",\n]\n"),
         10,
@@ -166,6 +169,18 @@ fn unknown_words() {
              `guest_uso6`",
         ],
     );
+}
+
+#[test]
+fn mtus_out_of_range() {
+    for mtu in ["0", "67", "9001", "65536", "-1"] {
+        refused(
+            &good_then(&format!("mtu = {mtu}\n")),
+            8,
+            &[&format!("an MTU of {mtu} bytes is out of range; use 68 to 9000")],
+        );
+    }
+    refused(&good_then("mtu = \"1500\"\n"), 8, &["`mtu` is", "write a whole number without quotes"]);
 }
 
 #[test]

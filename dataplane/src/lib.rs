@@ -6,7 +6,7 @@
 //! | room | what lives there |
 //! |---|---|
 //! | [`account`], [`cpu`] | counters and drop reasons; what is asked of the CPU directly |
-//! | [`packet`] | bytes to meaning |
+//! | [`packet`], [`socket`] | bytes to meaning; listening at a path |
 //! | [`flow`] | the flow table and the MAC table |
 //! | [`guest`] | a vhost-user port: protocol session, memory, virtqueues |
 //! | [`worker`] | the poll loop and the walk of a burst |
@@ -21,6 +21,7 @@ pub mod guest;
 pub mod metrics;
 pub mod packet;
 mod run;
+pub mod socket;
 pub mod switch;
 pub mod worker;
 

@@ -10,8 +10,8 @@ use crate::control::Server;
 use crate::metrics;
 use crate::switch::Switch;
 
-/// Runs the switch that `plan` describes until SIGTERM or SIGINT. The guests' sockets are theirs; what this made, the
-/// control socket, is gone afterwards.
+/// Runs the switch that `plan` describes until SIGTERM or SIGINT. The sockets that this made, the control socket and those of
+/// ports in server mode, are gone afterwards.
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
     raise_fd_limit();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
@@ -20,7 +20,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         metrics::serve(switch.clone(), address)?;
     }
     let _server = Server::start(switch.clone(), &plan.control_socket)?;
-    switch.serve()?;
+    let _sockets = switch.serve()?;
     let cpus = switch.workers.iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
     let (ports, bridges) = (counted(switch.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
     tracing::info!("{ports} on {bridges}; workers on CPU {cpus}");

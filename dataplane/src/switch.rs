@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringway_config::{Plan, PortKind};
+use ringway_config::{Mode, Plan};
 
 use crate::flow::{MacEntry, MacLimits, MacTable};
 use crate::guest::ring::Direction;
-use crate::guest::{Client, Features, Notifier, PairHost, PairId, Port, QueuePair};
+use crate::guest::{Client, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
+use crate::socket::{ListenError, SocketFile};
 use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
 
 /// Why a switch does not start.
@@ -26,6 +27,16 @@ pub enum StartError {
     /// A thread or the MAC table cannot be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+    /// A port in server mode has no place to listen at.
+    #[error("port {port}: {source}; {mend}")]
+    Listen {
+        /// Its name.
+        port: String,
+        /// Why.
+        source: ListenError,
+        /// What to do.
+        mend: &'static str,
+    },
 }
 
 /// A bridge.
@@ -78,11 +89,7 @@ impl Switch {
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
         let workers = Worker::start_all(&cpus, &macs, &tick, &clock)?;
-        let port = |(id, port): (u16, &ringway_config::Port)| {
-            let PortKind::VhostUser(vhost) = &port.kind;
-            let offered = Features::offered(&vhost.mask_features);
-            Arc::new(Port::new(id, port.name.clone(), vhost.socket.clone(), offered))
-        };
+        let port = |(id, port): (u16, &ringway_config::Port)| Arc::new(Port::new(id, port));
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
         let topology = Topology {
             ports: bridge_of.iter().map(|&bridge| PortView { bridge, receivers: Vec::new() }).collect(),
@@ -108,14 +115,24 @@ impl Switch {
         Ok(switch)
     }
 
-    /// Begins to serve every port, and to keep house.
-    pub fn serve(self: &Arc<Self>) -> Result<(), StartError> {
+    /// Begins to serve every port, and to keep house. What it gives back are the sockets at which ports listen; drop them
+    /// when the switch ends.
+    pub fn serve(self: &Arc<Self>) -> Result<Vec<SocketFile>, StartError> {
+        // Nobody is served until it is sure that all can be.
+        let mut listening = Vec::new();
+        for port in self.ports.iter().filter(|port| port.mode == Mode::Server) {
+            listening.push((port, SocketFile::listen(&port.socket).map_err(|source| no_place(port, source))?));
+        }
+        let watch = Watch::start()?;
         let switch = self.clone();
         std::thread::Builder::new().name("housekeeping".to_owned()).spawn(move || switch.keep_house())?;
-        for port in &self.ports {
-            Client::start(port.clone(), self.clone())?;
+        for port in self.ports.iter().filter(|port| port.mode == Mode::Client) {
+            Client::start(port.clone(), self.clone(), watch.clone())?;
         }
-        Ok(())
+        let serve = |(port, (file, listener)): (&Arc<Port>, _)| {
+            Server::start(port.clone(), self.clone(), listener).map(|()| file)
+        };
+        Ok(listening.into_iter().map(serve).collect::<Result<_, _>>()?)
     }
 
     /// Which worker has a pair.
@@ -172,6 +189,15 @@ impl Switch {
         let _one_at_a_time = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
         self.macs.remove_if(expired);
     }
+}
+
+fn no_place(port: &Port, source: ListenError) -> StartError {
+    let mend = match &source {
+        ListenError::InUse(_) => "end who listens there, give the port another `socket`, or use `mode = \"client\"`",
+        ListenError::NotASocket(_) => "remove it, or give the port another `socket`",
+        ListenError::System { .. } => "give the port a `socket` where this user may make one",
+    };
+    StartError::Listen { port: port.name.clone(), source, mend }
 }
 
 fn bridge_view(bridge: u16, bridge_of: &[u16]) -> BridgeView {

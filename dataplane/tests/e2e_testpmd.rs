@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::{LOAD_CPU, SWITCH_CPU, assert_balances, count, port_says};
 use ringway_testbed::{
-    Forward, Ringway, TempDir, Testpmd, Topology, VirtioUser, read_pcap, scratch_dir, wait_for, write_pcap,
+    Forward, Memory, Ringway, TempDir, Testpmd, Topology, VirtioUser, read_pcap, scratch_dir, wait_for, write_pcap,
 };
 
 /// Frames that a sender has under way at most. What waits in the receiver's ring is then fewer than the smallest ring has
@@ -24,8 +24,9 @@ const THROUGH: Duration = Duration::from_secs(20);
 const ETHERNET_HEADER: usize = 14;
 /// From here frames without FCS begin, and at the other end Ethernet's payload ends.
 const SIZES: RangeInclusive<usize> = 60..=1514;
-/// More than a guest's 2 KiB buffer: several descriptors on the way in, several merged buffers on the way out.
-const JUMBO_SIZES: RangeInclusive<usize> = 2100..=9000;
+/// More than a guest's 2 KiB buffer: several descriptors on the way in, several merged buffers on the way out. The longest
+/// is a packet of 9000 bytes.
+const JUMBO_SIZES: RangeInclusive<usize> = 2100..=9014;
 /// One frame in so many. DPDK's driver takes a burst of buffers, not of frames, out of a ring while it puts a burst of
 /// frames in; with more of these, receivers would fall behind by more than a ring.
 const JUMBO_EVERY: usize = 40;
@@ -117,6 +118,14 @@ fn take_path(case: &Case, receives: &str, sends: &str) {
     }
 }
 
+/// Without merging, the whole frame in one large buffer, both ways.
+#[test]
+fn frames_in_large_buffers() {
+    for packed in [true, false] {
+        pass(&Case { packed, mergeable: false, jumbo: true, ..CASE });
+    }
+}
+
 /// One direction: who sends, what, and where it is caught.
 struct Wire {
     frames: Vec<Vec<u8>>,
@@ -201,7 +210,14 @@ impl Scene {
             let port = port.ring_size(case.ring_size);
             if case.vectorized { port.parameter("vectorized=1") } else { port }
         };
-        let guests = Testpmd::guest()
+        let guests = Testpmd::guest();
+        // A driver that does not merge puts up buffers for the longest packet that it is told of.
+        let guests = if case.jumbo && !case.mergeable {
+            guests.arg("--mbuf-size=9728").mbufs(4096).memory(Memory::Small(256))
+        } else {
+            guests
+        };
+        let guests = guests
             .cpu(LOAD_CPU)
             .forward(Forward::Io)
             .topology(Topology::Paired)
@@ -215,7 +231,9 @@ impl Scene {
         let guests = if case.vectorized { guests.eal_arg("--force-max-simd-bitwidth=512") } else { guests };
         let guests = guests.start().unwrap();
         let [a, b] = &sockets;
-        let ringway = Ringway::builder().cpu(SWITCH_CPU).bridge("br0").port("vm1", "br0", a).port("vm2", "br0", b);
+        let mtu = if case.jumbo { "mtu = 9000" } else { "mtu = 1500" };
+        let ringway = Ringway::builder().cpu(SWITCH_CPU).bridge("br0");
+        let ringway = ringway.port("vm1", "br0", a).port_setting(mtu).port("vm2", "br0", b).port_setting(mtu);
         let ringway = ringway.start().unwrap();
         guests.wait_ready().unwrap();
         ringway.wait_state(&["vm1", "vm2"], "running").unwrap();

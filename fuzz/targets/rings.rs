@@ -1,5 +1,6 @@
 //! A ring against a driver that writes anything anywhere, between any two calls.
 
+use ringway::guest::Features;
 use ringway::guest::ring::{CHAINS_MAX, ChainList, Direction, RING_SIZE_MAX, Ring, RingAddress, SEGMENTS_MAX, Used};
 
 use super::input::Input;
@@ -17,6 +18,12 @@ pub fn run(packed: bool, data: &[u8]) {
     let mut input = Input(data);
     let memory = Memory::new();
     let flags = input.byte();
+    let choices = [
+        (packed, Features::RING_PACKED),
+        (flags & 64 != 0, Features::EVENT_IDX),
+        (flags & 128 != 0, Features::IN_ORDER),
+    ];
+    let features = choices.into_iter().filter(|&(chosen, _)| chosen).map(|(_, feature)| feature).collect();
     let direction = if flags & 1 == 0 { Direction::Readable } else { Direction::Writable };
     let size = match flags >> 1 & 7 {
         7 => input.u16(),
@@ -26,7 +33,7 @@ pub fn run(packed: bool, data: &[u8]) {
     let base = if flags & 16 == 0 { [0, 0x8000_8000][usize::from(packed)] } else { u32::from(input.u16()) };
     let mut area = |start: u64| if flags & 32 == 0 { start + USER } else { start.wrapping_add(input.number(USER)) };
     let address = RingAddress { size, descriptors: area(DESCRIPTORS), driver: area(DRIVER), device: area(DEVICE) };
-    let Ok(ring) = Ring::new(packed, direction, address, base, &memory.table, None) else {
+    let Ok(ring) = Ring::new(features, direction, address, base, &memory.table, None) else {
         assert!(flags & 0b11_1110 != 0 && (flags & 32 != 0 || flags & 16 != 0 || flags >> 1 & 7 == 7));
         return;
     };

@@ -11,8 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use ringway::guest::ring::ChainList;
-use ringway::guest::{Features, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
+use ringway::guest::ring::{ChainList, Direction};
+use ringway::guest::{Notifier, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
+use ringway_config::{Mode, PortKind, VhostUser};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -37,7 +38,8 @@ pub fn run(data: &[u8]) {
         }
     }
     front_end.stream.shutdown(Shutdown::Write).unwrap();
-    let port = Arc::new(Port::new(0, "fuzz".to_owned(), PathBuf::new(), Features::offered(&[])));
+    let kind = PortKind::VhostUser(VhostUser { socket: PathBuf::new(), mode: Mode::Client, mask_features: Vec::new() });
+    let port = Arc::new(Port::new(0, &ringway_config::Port { name: "fuzz".to_owned(), bridge: 0, mtu: 1500, kind }));
     let worker = Arc::new(Worker::default());
     let host: Arc<dyn PairHost> = worker.clone();
     serve_connection(&port, &host, theirs);
@@ -174,6 +176,12 @@ impl PairHost for Worker {
         Some(pair)
     }
 
+    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) {
+        if let Some(pair) = self.pairs.lock().unwrap().get_mut(&id) {
+            drop(pair.set_notifier(ring, notifier, fd));
+        }
+    }
+
     fn forget(&self, _port: u16) {}
 }
 
@@ -185,7 +193,7 @@ fn visit(pair: &mut QueuePair) {
     for chain in &list.chains {
         list.segments(chain).iter().for_each(|piece| _ = piece.read(&mut bytes));
     }
-    pair.complete(&list);
+    pair.complete(&list, list.chains.len());
     let mut room = ChainList::new();
     pair.reserve(&memory, 32, &mut room);
     for chain in &room.chains {

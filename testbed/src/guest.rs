@@ -76,6 +76,18 @@ impl GuestBuilder {
         self.option("--ring-size", descriptors)
     }
 
+    /// More properties of QEMU's virtio-net-pci, such as `host_mtu=9000`.
+    #[must_use]
+    pub fn nic(self, properties: &str) -> Self {
+        self.option("--nic", properties)
+    }
+
+    /// QEMU connects to its socket, where the switch listens, again and again. Otherwise it listens.
+    #[must_use]
+    pub fn connects(self) -> Self {
+        self.option("--connects", "yes")
+    }
+
     /// Any other option of `scripts/guest`.
     #[must_use]
     pub fn option(mut self, option: &str, value: impl ToString) -> Self {

@@ -53,6 +53,12 @@ impl RingwayBuilder {
         self.toml(&format!("{head}bridge = \"{bridge}\"\nsocket = \"{socket}\""))
     }
 
+    /// A line that belongs to the port added last, such as `mtu = 9000`.
+    #[must_use]
+    pub fn port_setting(self, line: &str) -> Self {
+        self.toml(line)
+    }
+
     /// Adds a bridge.
     #[must_use]
     pub fn bridge(self, name: &str) -> Self {

@@ -45,6 +45,8 @@ reasons! {
     BadGsoSize = "bad_gso_size",
     /// The headers of a frame to be segmented are not within its first 128 bytes, or say another length than it has.
     BadGsoHeaders = "bad_gso_headers",
+    /// A packet longer than the port's MTU.
+    MtuExceeded = "mtu_exceeded",
     /// From a group address or from 00:00:00:00:00:00.
     InvalidSource = "invalid_source",
     /// To a station behind the port that it came from.
@@ -57,6 +59,8 @@ reasons! {
     GuestRingFull = "guest_ring_full",
     /// The guest's receive buffers cannot hold a frame of this length.
     BufferTooSmall = "buffer_too_small",
+    /// The guest sent by a queue that its front end has disabled.
+    QueueDisabled = "queue_disabled",
     /// The ring that hands frames to another worker was full.
     HandOffFull = "hand_off_full",
 }

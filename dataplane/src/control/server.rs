@@ -1,20 +1,20 @@
 //! The answering end: one thread a client, a bounded number of clients.
 
-use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
 use super::View;
 use super::show::show;
+use crate::socket::{ListenError, SocketFile};
 use crate::switch::Switch;
 
 /// A request is one line of at most this.
@@ -35,45 +35,28 @@ const METHOD_NOT_FOUND: i32 = -32601;
 /// The control socket; removed when dropped.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
+    _file: SocketFile,
 }
 
 impl Server {
     /// Listens at `path`, readable and writable by owner and group, and answers on threads of its own.
     pub fn start(switch: Arc<Switch>, path: &Path) -> anyhow::Result<Self> {
-        let at = path.display();
         if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
             fs::create_dir(directory).with_context(|| {
                 let directory = directory.display();
                 format!("cannot make {directory} for the control socket; make it, or set `control_socket` elsewhere")
             })?;
         }
-        let listener = match UnixListener::bind(path) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {
-                // A socket that nobody listens on was left behind by a switch that was killed.
-                match UnixStream::connect(path) {
-                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => {}
-                    _ => bail!("another switch answers at {at}; stop it, or set `control_socket` elsewhere"),
-                }
-                if !fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-                    bail!("{at} is there and is no socket; remove it, or set `control_socket` elsewhere");
-                }
-                fs::remove_file(path).and_then(|()| UnixListener::bind(path))
+        let (file, listener) = SocketFile::listen(path).map_err(|error| match error {
+            ListenError::InUse(_) => {
+                let at = path.display();
+                anyhow!("another switch answers at {at}; stop it, or set `control_socket` elsewhere")
             }
-            bound => bound,
-        };
-        let listener = listener.with_context(|| format!("cannot listen at {at}"))?;
-        let server = Self { path: path.to_owned() };
-        fs::set_permissions(path, Permissions::from_mode(0o660))
-            .with_context(|| format!("cannot set the mode of {at}"))?;
+            ListenError::NotASocket(_) => anyhow!("{error}; remove it, or set `control_socket` elsewhere"),
+            ListenError::System { .. } => error.into(),
+        })?;
         thread::Builder::new().name("control".to_owned()).spawn(move || accept(&switch, &listener))?;
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        Ok(Self { _file: file })
     }
 }
 

@@ -2,24 +2,22 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vhost::vhost_user::{BackendReqHandler, Error, VhostUserBackendReqHandlerMut};
-
-use super::early_enable;
+use super::connection::{STACK_BYTES, serve_connection};
 use super::port::{PairHost, Port};
-use super::session::Session;
+use super::watch::Watch;
 
-/// How long to wait before trying to connect again.
-const RETRY: Duration = Duration::from_millis(100);
+/// How long to wait before trying to connect again, when a connection has just ended, or a file has just appeared at the
+/// socket's path: who makes the file listens a moment later.
+const RETRY: Duration = Duration::from_millis(20);
+/// Each time that nobody listens, it is twice as long, up to this. It is the appearing of the file that ends the wait.
+const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// How long a port is shut whose front end held a worker up.
 const SHUT: Duration = Duration::from_secs(10);
-
-/// A session needs little stack; a thousand ports must not cost a gigabyte of it.
-const STACK_BYTES: usize = 128 * 1024;
 
 /// The thread that serves one port.
 #[derive(Debug)]
@@ -27,19 +25,22 @@ pub struct Client;
 
 impl Client {
     /// Starts serving `port`; it goes on as long as the process lives.
-    pub fn start(port: Arc<Port>, host: Arc<dyn PairHost>) -> io::Result<()> {
+    pub fn start(port: Arc<Port>, host: Arc<dyn PairHost>, watch: Arc<Watch>) -> io::Result<()> {
         let name = format!("vhost-{}", port.name);
-        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || serve(&port, &host))?;
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || serve(&port, &host, &watch))?;
         Ok(())
     }
 }
 
-fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>) {
+fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>, watch: &Watch) {
     let mut complained = None;
+    let mut pause = RETRY;
     loop {
+        // Before the attempt: what appears after it ends the wait that follows.
+        let watched = watch.expect(&port.socket);
         match UnixStream::connect(&port.socket) {
             Ok(stream) => {
-                complained = None;
+                (complained, pause) = (None, RETRY);
                 tracing::info!("port {}: connected to {}", port.name, port.socket.display());
                 serve_connection(port, host, stream);
             }
@@ -56,64 +57,7 @@ fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>) {
         if port.take_offence() {
             thread::sleep(SHUT);
         }
-        thread::sleep(RETRY);
+        let limit = if watched { RETRY_MAX } else { RETRY_MAX / 25 };
+        pause = if watch.wait(pause) { RETRY } else { (pause * 2).min(limit) };
     }
-}
-
-/// Serves one connection until it ends.
-pub fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: UnixStream) {
-    port.set_connected(true);
-    let session = Arc::new(Mutex::new(Session::new(port.clone(), host.clone())));
-    let error = match stream.try_clone() {
-        Ok(peek) => {
-            let peek = Arc::new(peek);
-            port.set_stream(&peek);
-            let mut requests = BackendReqHandler::from_stream(stream, session.clone());
-            loop {
-                match serve_message(&peek, &session, &mut requests) {
-                    Ok(()) | Err(Error::SocketRetry(_)) => {}
-                    Err(error) => break error,
-                }
-            }
-        }
-        Err(error) => Error::SocketError(error),
-    };
-    let lost_memory = {
-        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        session.end();
-        session.lost_memory()
-    };
-    port.set_connected(false);
-    if let Some(why) = lost_memory {
-        tracing::warn!("port {}: the connection is closed, {why}", port.name);
-        port.set_last_error(Some(why));
-        return;
-    }
-    match error {
-        Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage => {
-            tracing::info!("port {}: the front end is gone", port.name);
-        }
-        error => {
-            tracing::warn!("port {}: the connection is closed, {error}", port.name);
-            port.set_last_error(Some(error.to_string()));
-        }
-    }
-}
-
-fn serve_message(
-    peek: &UnixStream,
-    session: &Arc<Mutex<Session>>,
-    requests: &mut BackendReqHandler<Mutex<Session>>,
-) -> Result<(), Error> {
-    let Some(message) = early_enable::take(peek).map_err(Error::SocketBroken)? else {
-        return requests.handle_request();
-    };
-    let (done, reply) = {
-        let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
-        (session.set_vring_enable(message.index, message.enable), message.need_reply && session.replies())
-    };
-    if reply {
-        early_enable::reply(peek, done.is_err()).map_err(Error::SocketBroken)?;
-    }
-    done
 }

@@ -12,7 +12,7 @@ use super::memory::{GuestMemory, Segment};
 use super::pair::QueuePair;
 use super::ring::{BURST, Chain, ChainList, Ring, Used};
 use crate::account::DropReason;
-use crate::packet::{Abilities, NetHeader, Offload, Way};
+use crate::packet::{Abilities, ETHERNET_HEADER_LEN, NetHeader, Offload, Way, packet_len};
 
 /// A burst that was received, as its receivers see it.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct Frames<'a, 'm> {
     pub heads: &'a [FrameHead; BURST],
     /// Bytes of each frame, without the virtio-net header.
     pub lens: &'a [u32; BURST],
+    /// No frame that is to be delivered is longer.
+    pub longest: u32,
     /// Where the rest of each frame is.
     pub list: &'a ChainList<'m>,
     /// Bytes of the virtio-net header in the sender's buffers.
@@ -97,6 +99,12 @@ impl QueuePair {
             self.counters.transmit_dropped.add(DropReason::ReceiverStopped, u64::from(mask.count_ones()));
             return Delivered::default();
         };
+        let mut mask = mask;
+        if frames.longest > ETHERNET_HEADER_LEN as u32 + u32::from(self.mtu) {
+            let long = frames.longer_than(self.mtu, mask);
+            self.counters.transmit_dropped.add(DropReason::MtuExceeded, u64::from(long.count_ones()));
+            mask &= !long;
+        }
         if room.chains.is_empty() {
             ring.take(memory, mask.count_ones() as usize, room);
         }
@@ -206,6 +214,18 @@ impl Frames<'_, '_> {
     #[must_use]
     pub fn header(self, index: usize) -> NetHeader {
         if self.asking >> index & 1 != 0 { self.offloads[index].header() } else { NetHeader::default() }
+    }
+
+    /// Those of `mask` whose packet has more than `mtu` bytes. One that is to be segmented is judged by its longest segment.
+    #[cold]
+    fn longer_than(self, mtu: u16, mask: u32) -> u32 {
+        let is_longer = |&index: &usize| {
+            let len = self.lens[index];
+            let asks = self.asking >> index & 1 != 0;
+            let longest = if asks { self.offloads[index].longest(len) } else { len };
+            packet_len(self.heads[index].frame(len as usize), longest as usize) > usize::from(mtu)
+        };
+        set_bits(mask).filter(is_longer).fold(0, |longer, index| longer | 1 << index)
     }
 
     /// Copies a frame, its head from the private copy and the rest from the sender's buffers, as far as `to` holds it.

@@ -9,6 +9,8 @@ bitflags! {
     /// Virtio feature bits (virtio 1.2, sections 5.1.3 and 6) and vhost-user's own bit 30.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Features: u64 {
+        /// The front end tells the driver the MTU of the link; the device only has to offer it.
+        const MTU = 1 << 3;
         /// The guest may leave checksums to us.
         const CSUM = 1 << 0;
         /// We may leave checksums to the guest.

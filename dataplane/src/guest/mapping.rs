@@ -49,6 +49,8 @@ pub enum MapError {
 pub(super) struct Mapping {
     /// The first of the bytes that were asked for.
     start: NonNull<u8>,
+    /// Device and inode of the file.
+    file: (u64, u64),
     /// Taken off the table before anything is unmapped: fields are dropped in this order.
     watch: Watch,
     _mapped: Counted,
@@ -87,12 +89,17 @@ impl Mapping {
         // SAFETY: less than a page behind the start of a mapping that is at least that long.
         let start = unsafe { mapping.cast::<u8>().add((offset - from) as usize) };
         let start = NonNull::new(start).ok_or(MapError::TooMuch)?;
-        Ok(Self { start, watch, _mapped: mapped, _reserved: reserved })
+        Ok(Self { start, file: (stat.st_dev, stat.st_ino), watch, _mapped: mapped, _reserved: reserved })
     }
 
     /// The first byte.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
+    }
+
+    /// Device and inode of the file.
+    pub(super) fn file(&self) -> (u64, u64) {
+        self.file
     }
 
     /// Whether the file shrank under it, or its file system was full.

@@ -94,6 +94,12 @@ impl Region {
         Ok(Self { address, host: mapping.start(), mapping })
     }
 
+    /// Whether the other is the same piece of the same file, in the same place.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.address, self.mapping.file()) == (other.address, other.mapping.file())
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn address(&self) -> RegionAddress {

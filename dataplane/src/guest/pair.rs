@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::features::Features;
 use super::memory::GuestMemory;
-use super::ring::{ChainList, Direction, Ring, RingFault, Used};
-use crate::account::{Counter, DropCounters};
+use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Used};
+use crate::account::{Counter, DropCounters, DropReason};
 
 /// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct PairCounters {
     pub interrupts: Counter,
     /// Times that a burst was published and the guest wanted no interrupt.
     pub interrupts_suppressed: Counter,
+    /// By [`RingFault`], times that the guest broke that rule.
+    faults: [Counter; RingFault::ALL.len()],
     fault: AtomicU8,
 }
 
@@ -50,6 +52,12 @@ impl PairCounters {
     #[must_use]
     pub fn fault(&self) -> Option<RingFault> {
         RingFault::from_code(self.fault.load(Ordering::Relaxed))
+    }
+
+    /// Times that the guest broke this rule.
+    #[must_use]
+    pub fn faults(&self, fault: RingFault) -> u64 {
+        self.faults[fault as usize - 1].get()
     }
 
     pub(super) fn set_fault(&self, fault: Option<RingFault>) {
@@ -90,6 +98,10 @@ pub struct QueuePair {
     pub memory: Arc<GuestMemory>,
     /// What was negotiated.
     pub features: Features,
+    /// The most bytes that a packet may have, behind Ethernet header and tags.
+    pub mtu: u16,
+    /// The transmitq is disabled: what comes by it is thrown away.
+    pub discards: bool,
     /// The eventfd by which the guest says that it made chains available on the transmitq.
     pub kick: Option<OwnedFd>,
     /// The worker's slot to which its last burst went; a guess at where the next one goes.
@@ -115,9 +127,8 @@ impl QueuePair {
         self.features.header_len()
     }
 
-    /// Forgets a fault of an earlier life, and asks not to be kicked: to be called when a worker takes it over.
+    /// Asks not to be kicked: to be called when a worker takes it over.
     pub fn begin(&mut self) {
-        self.counters.set_fault(None);
         for ring in [&mut self.transmitq, &mut self.receiveq].into_iter().flatten() {
             ring.set_kicks(false);
         }
@@ -147,6 +158,23 @@ impl QueuePair {
         }
     }
 
+    /// Takes a burst of what the guest has sent by a disabled transmitq, and throws it away. How many frames that were.
+    #[cold]
+    pub fn discard(&mut self, memory: &GuestMemory) -> usize {
+        let mut list = ChainList::new();
+        self.receive(memory, BURST, &mut list);
+        if list.chains.is_empty() {
+            return 0;
+        }
+        let header_len = self.header_len() as u32;
+        let bytes = list.chains.iter().map(|chain| u64::from(chain.len.saturating_sub(header_len))).sum();
+        self.counters.received.add(list.chains.len() as u64, bytes);
+        self.counters.receive_dropped.add(DropReason::QueueDisabled, list.chains.len() as u64);
+        self.complete(&list, list.chains.len());
+        list.chains.len()
+    }
+
+    /// Gives back the chains of the burst that [`QueuePair::receive`] took.
     /// Gives back the first `taken` chains of the burst that [`QueuePair::receive`] took, and leaves the others in the ring,
     /// to be taken again.
     #[inline]
@@ -186,6 +214,7 @@ impl QueuePair {
             return;
         }
         self.counters.set_fault(Some(fault));
+        self.counters.faults[fault as usize - 1].add(1);
         for ring in [&mut self.transmitq, &mut self.receiveq].into_iter().flatten() {
             if ring.fault().is_some() {
                 ring.tell_error();

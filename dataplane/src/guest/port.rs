@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use ringway_config::{Mode, PortKind};
+
 use super::features::Features;
 use super::memory::GuestMemory;
 use super::pair::{Notifier, PairCounters, PairId, QueuePair};
@@ -73,6 +75,10 @@ pub struct Port {
     pub socket: PathBuf,
     /// What it offers to a front end.
     pub offered: Features,
+    /// Which end of the socket we are.
+    pub mode: Mode,
+    /// The most bytes that a packet to or from it may have, behind Ethernet header and tags.
+    pub mtu: u16,
     state: AtomicU8,
     connects: AtomicU64,
     negotiated: AtomicU64,
@@ -90,14 +96,17 @@ struct Link {
 }
 
 impl Port {
-    /// A port to which nobody is connected.
+    /// The port that `port` describes, to which nobody is connected.
     #[must_use]
-    pub fn new(id: u16, name: String, socket: PathBuf, offered: Features) -> Self {
+    pub fn new(id: u16, port: &ringway_config::Port) -> Self {
+        let PortKind::VhostUser(vhost) = &port.kind;
         Self {
             id,
-            name,
-            socket,
-            offered,
+            name: port.name.clone(),
+            socket: vhost.socket.clone(),
+            offered: Features::offered(&vhost.mask_features),
+            mode: vhost.mode,
+            mtu: port.mtu,
             state: AtomicU8::new(PortState::Connecting as u8),
             connects: AtomicU64::new(0),
             negotiated: AtomicU64::new(0),
@@ -149,7 +158,7 @@ impl Port {
         Features::from_bits_retain(self.negotiated.load(Ordering::Relaxed))
     }
 
-    /// Why the front end was lost the last time, if it was not simply gone.
+    /// Why the front end was lost the last time, if it was not simply gone; or why a ring of this one does not run.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -189,6 +198,15 @@ impl Port {
     /// The memory that is not to be lost.
     pub(super) fn set_memory(&self, memory: &Arc<GuestMemory>) {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).memory = Arc::downgrade(memory);
+    }
+
+    /// The guest has set the rings of pair `index` up anew: what it broke before is forgotten, but for an offence.
+    pub(super) fn forgive(&self, index: u16) {
+        if let Some(counters) = self.counters.get(usize::from(index)).and_then(OnceLock::get)
+            && counters.fault() != Some(RingFault::InterruptBlocks)
+        {
+            counters.set_fault(None);
+        }
     }
 
     pub(super) fn set_connected(&self, connected: bool) {

@@ -19,9 +19,9 @@ use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut
 use super::features::Features;
 use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress};
 use super::notifier::eventfd;
-use super::pair::{Notifier, Owed, PairCounters, PairId, QueuePair};
+use super::pair::{Notifier, Owed, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
-use super::ring::{Direction, Ring, RingAddress, RingFault};
+use super::ring::{Direction, Ring, RingAddress, RingError, RingFault};
 
 /// What the front end has said of one virtqueue.
 #[derive(Debug, Default)]
@@ -34,6 +34,10 @@ struct Vring {
     call: Option<OwnedFd>,
     error: Option<OwnedFd>,
     enabled: bool,
+    /// The rule that was broken in it, since it was last set up.
+    fault: Option<RingFault>,
+    /// It would run if its areas were in the guest's memory.
+    waits: bool,
 }
 
 /// How a ring is kicked.
@@ -66,6 +70,7 @@ impl Session {
     /// A session with nothing said yet.
     #[must_use]
     pub fn new(port: Arc<Port>, host: Arc<dyn PairHost>) -> Self {
+        port.pairs().for_each(|(_, counters)| counters.set_fault(None));
         Self {
             port,
             host,
@@ -149,29 +154,33 @@ impl Session {
         for (vring, ring) in rings {
             if let Some(ring) = ring {
                 self.vrings[vring].base = ring.base();
+                self.vrings[vring].fault = ring.fault();
             }
         }
     }
 
-    /// Hands a pair to a worker if at least one of its rings is ready.
+    /// Hands a pair to a worker if at least one of its rings is ready. A receiveq that is disabled is left alone; a disabled
+    /// transmitq is drained.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
+        let receiveq = if self.vrings[slot * 2].enabled { self.ring(slot * 2, Direction::Writable)? } else { None };
+        let transmitq = self.ring(slot * 2 + 1, Direction::Readable)?;
+        let discards = !self.vrings[slot * 2 + 1].enabled;
+        if receiveq.is_none() && transmitq.is_none() {
+            return Ok(());
+        }
         if self.port.fault(index) == Some(RingFault::InterruptBlocks) {
             return Err(refuse(format!(
                 "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
             )));
         }
-        let receiveq = self.ring(slot * 2, Direction::Writable)?;
-        let transmitq = self.ring(slot * 2 + 1, Direction::Readable)?;
-        if receiveq.is_none() && transmitq.is_none() {
-            return Ok(());
-        }
         let size = |ring: &Option<Ring>| ring.as_ref().map_or(0, Ring::size);
         let info = PairInfo {
             packed: self.features.contains(Features::RING_PACKED),
             receiveq_size: size(&receiveq),
-            transmitq_size: size(&transmitq),
+            transmitq_size: if discards { 0 } else { size(&transmitq) },
         };
+        let enabled = receiveq.is_some() || !discards;
         let transmit_vring = &self.vrings[slot * 2 + 1];
         let kick = match &transmit_vring.kick {
             Kick::By(fd) => Some(fd.try_clone().map_err(Error::ReqHandlerError)?),
@@ -184,30 +193,59 @@ impl Session {
             counters: self.port.counters(index),
             memory: self.memory.clone(),
             features: self.features,
+            mtu: self.port.mtu,
+            discards,
             kick,
             last_receiver: u16::MAX,
             owed: Owed::default(),
         };
         pair.begin();
-        self.port.set_running(index, Some(info));
+        self.port.set_running(index, enabled.then_some(info));
         self.attached[slot] = true;
         self.host.attach(pair);
         Ok(())
     }
 
-    /// The ring of a virtqueue, if all is known of it and it may run.
-    fn ring(&self, index: usize, direction: Direction) -> Result<Option<Ring>> {
+    /// The ring of a virtqueue, if all is known of it and it was started.
+    ///
+    /// It is started by SET_VRING_KICK itself, not by the first kick, as in libvhost-user and DPDK: a driver that was asked
+    /// not to kick, by whoever served the ring before, never would.
+    fn ring(&mut self, index: usize, direction: Direction) -> Result<Option<Ring>> {
         let vring = &self.vrings[index];
-        let (Some([descriptors, driver, device]), true) = (vring.areas, vring.enabled) else { return Ok(None) };
+        let Some([descriptors, driver, device]) = vring.areas else { return Ok(None) };
         if vring.size == 0 || self.regions.is_empty() || matches!(vring.kick, Kick::Stopped) {
             return Ok(None);
         }
         let call = vring.call.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
         let address = RingAddress { size: vring.size, descriptors, driver, device };
-        let mut ring = Ring::new(self.features, direction, address, vring.base, &self.memory, call)
-            .map_err(|error| refuse(format!("virtqueue {index}: {error}")))?;
+        let mut ring = match Ring::new(self.features, direction, address, vring.base, &self.memory, call) {
+            Ok(ring) => ring,
+            // A front end changes its memory in several messages: what is not there now may be with the next one.
+            Err(error @ RingError::Area(_)) => {
+                let why = format!("virtqueue {index} waits: {error}");
+                tracing::debug!("port {}: {why}", self.port.name);
+                self.port.set_last_error(Some(why));
+                self.vrings[index].waits = true;
+                return Ok(None);
+            }
+            Err(error) => return Err(refuse(format!("virtqueue {index}: {error}"))),
+        };
+        if let Some(fault) = vring.fault {
+            ring.set_fault(fault);
+        }
         ring.set_error(vring.error.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?);
+        if std::mem::take(&mut self.vrings[index].waits) && !self.vrings.iter().any(|vring| vring.waits) {
+            self.port.set_last_error(None);
+        }
         Ok(Some(ring))
+    }
+
+    /// Once the guest has reset all rings of a pair that were broken, it is a pair like any other.
+    fn forgive(&self, index: u16) {
+        let slot = usize::from(index) * 2;
+        if self.vrings[slot..slot + 2].iter().all(|vring| vring.fault.is_none()) {
+            self.port.forgive(index);
+        }
     }
 
     fn set_regions(&mut self, regions: Vec<Arc<Region>>) -> Result<()> {
@@ -251,6 +289,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn reset_owner(&mut self) -> Result<()> {
         self.change_all(|session| {
             session.vrings.fill_with(Vring::default);
+            (0..QUEUE_PAIRS_MAX).for_each(|index| session.forgive(index));
             Ok(())
         })
     }
@@ -319,10 +358,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         _postcopy: Option<bool>,
     ) -> Result<Option<Base>> {
         // QEMU 7.2 adds a region once for each queue pair.
-        if self.regions.iter().any(|known| known.address() == region_address(region)) {
+        let region = Region::map(region_address(region), &file).map_err(memory_error)?;
+        if self.regions.iter().any(|known| known.is_same(&region)) {
             return Ok(None);
         }
-        let region = Region::map(region_address(region), &file).map_err(memory_error)?;
         let mut regions = self.regions.clone();
         regions.push(Arc::new(region));
         self.set_regions(regions)?;
@@ -379,8 +418,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         self.change(index, |vring| {
             vring.kick = Kick::Stopped;
             vring.areas = None;
+            vring.fault = None;
             Ok(())
         })?;
+        self.forgive((index / 2) as u16);
         Ok(VhostUserVringState::new(index, self.vring(index)?.base))
     }
 

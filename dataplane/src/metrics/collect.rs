@@ -133,6 +133,14 @@ fn queues(switch: &Switch, families: &mut Families) {
             family.add(&[("port", &port.name), ("queue", queue)], value(pair) as f64);
         });
     }
+    let mut faults = families.counter("queue_faults_total", "Times that a guest broke this rule of rings.");
+    each_pair(switch, &mut |port, queue, pair| {
+        for rule in RingFault::ALL {
+            let labels = [("port", &*port.name), ("queue", queue), ("rule", rule.as_str())];
+            faults.add(&labels, pair.faults(rule) as f64);
+        }
+    });
+    drop(faults);
     let mut broken =
         families.gauge("queue_broken", "1 for a queue pair that stands still since its guest broke the rule.");
     each_pair(switch, &mut |port, queue, pair| {

@@ -7,6 +7,10 @@ use std::str::FromStr;
 pub const ETHERNET_HEADER_LEN: usize = 14;
 /// EtherType of an 802.1Q tag (the customer tag).
 pub const ETHERTYPE_VLAN: u16 = 0x8100;
+/// EtherType of an 802.1ad tag (the service tag).
+pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
+/// Bytes of a tag.
+const TAG_LEN: usize = 4;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
@@ -129,6 +133,16 @@ impl EthernetHeader {
     }
 }
 
+/// Bytes of the packet in a frame of `len` bytes that begins with `head`: what an MTU limits. Of tags, at most two count as
+/// such.
+#[must_use]
+pub fn packet_len(head: &[u8], len: usize) -> usize {
+    let is_tag = |at| matches!(be16(head, at), Some(ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN));
+    let tags = usize::from(is_tag(field::ETHERTYPE));
+    let tags = tags + usize::from(tags == 1 && is_tag(field::ETHERTYPE + TAG_LEN));
+    len.saturating_sub(ETHERNET_HEADER_LEN + tags * TAG_LEN)
+}
+
 /// The big-endian 16-bit number at `at`.
 pub(super) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     let pair = bytes.get(at..)?.first_chunk()?;
@@ -181,6 +195,25 @@ mod tests {
         fn any_bytes_parse_or_are_too_short(frame: Vec<u8>) {
             prop_assert_eq!(EthernetHeader::parse(&frame).is_some(), frame.len() >= ETHERNET_HEADER_LEN);
         }
+    }
+
+    #[test]
+    fn tags_are_not_part_of_the_packet() {
+        let frame = |types: &[u16]| {
+            let mut frame = vec![2; 12];
+            types.iter().for_each(|ethertype| frame.extend([ethertype.to_be_bytes(), [0, 7]].concat()));
+            frame
+        };
+        for (types, len) in [
+            (&[ETHERTYPE_IPV4, ETHERTYPE_VLAN][..], 1500),
+            (&[ETHERTYPE_VLAN, ETHERTYPE_IPV4], 1496),
+            (&[ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, ETHERTYPE_IPV4], 1492),
+            (&[ETHERTYPE_VLAN, ETHERTYPE_VLAN, ETHERTYPE_VLAN], 1492),
+        ] {
+            assert_eq!(packet_len(&frame(types), 1514), len, "{types:x?}");
+        }
+        assert_eq!(packet_len(&frame(&[ETHERTYPE_VLAN])[..14], 14), 0);
+        assert_eq!(packet_len(&[], 3), 0);
     }
 
     #[test]

@@ -120,6 +120,14 @@ impl Offload {
         }
     }
 
+    /// Bytes of the longest frame that becomes of one of `len` bytes on its way to somebody who wants no work: what an MTU
+    /// limits.
+    #[must_use]
+    pub fn longest(&self, len: u32) -> u32 {
+        let segment = |segmentation: &Segmentation| segmentation.header_len() as u32 + u32::from(segmentation.size);
+        self.segmentation.as_ref().map_or(len, |segmentation| segment(segmentation).min(len))
+    }
+
     /// The virtio-net header that asks for it.
     #[must_use]
     pub fn header(&self) -> NetHeader {

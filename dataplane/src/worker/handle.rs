@@ -125,6 +125,8 @@ impl Worker {
             },
             mailbox: mailbox.clone(),
             visits: Vec::with_capacity(SLOTS),
+            discards: Vec::with_capacity(SLOTS),
+            next_discard: 0,
             clock: tick,
             quiet_max: (clock.ticks_per_second() * QUIET_MAX.as_secs_f64()) as u64,
         };

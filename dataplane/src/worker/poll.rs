@@ -26,6 +26,11 @@ pub(super) struct Poller {
     pub(super) alarm: Alarm,
     /// Slots whose guests send; each is visited once an iteration.
     pub(super) visits: Vec<u16>,
+    /// Slots whose guests send by a disabled transmitq. Nothing useful comes from them, so one of them is visited an
+    /// iteration.
+    pub(super) discards: Vec<u16>,
+    /// Which of them is next.
+    pub(super) next_discard: usize,
     /// Coarse time, kept by control.
     pub(super) clock: Arc<AtomicU32>,
     /// Ticks without a frame after which the worker goes to sleep.
@@ -65,9 +70,13 @@ impl Poller {
 
     #[inline]
     fn visit_all(&mut self) -> usize {
-        let Self { walker, visits, .. } = self;
+        let Self { walker, visits, discards, next_discard, .. } = self;
         let handed = walker.take_handed();
-        let frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
+        let mut frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
+        if !discards.is_empty() {
+            *next_discard = (*next_discard + 1) % discards.len();
+            frames += walker.discard(usize::from(discards[*next_discard]));
+        }
         if frames == 0 {
             walker.pay_all(); // otherwise the next iteration's first burst does, a moment later
         }
@@ -76,11 +85,11 @@ impl Poller {
 
     /// Arms every ring, looks once more, and sleeps. When it is over.
     fn sleep(&mut self, since: u64, pulse: &mut Pulse) -> u64 {
-        let Self { walker, visits, mailbox, alarm, .. } = self;
+        let Self { walker, visits, discards, mailbox, alarm, .. } = self;
         mailbox.falls_asleep();
         let mut nothing = !walker.has_handed();
         let mut all_kick = true;
-        for &slot in visits.iter() {
+        for &slot in visits.iter().chain(&*discards) {
             if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
                 nothing &= !pair.arm();
                 all_kick &= pair.kick().is_some();
@@ -98,7 +107,7 @@ impl Poller {
             pulse.start();
         }
         mailbox.is_awake();
-        for &slot in visits.iter() {
+        for &slot in visits.iter().chain(&*discards) {
             if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
                 pair.disarm();
             }
@@ -121,8 +130,8 @@ impl Poller {
                     let _ = done.send(());
                 }
                 Command::Visit { slot, done } => {
-                    if self.walker.pairs[slot].as_ref().is_some_and(|pair| pair.transmitq.is_some()) {
-                        self.visits.push(slot as u16);
+                    if let Some(pair) = self.walker.pairs[slot].as_ref().filter(|pair| pair.transmitq.is_some()) {
+                        if pair.discards { &mut self.discards } else { &mut self.visits }.push(slot as u16);
                     }
                     let _ = done.send(());
                 }
@@ -141,6 +150,7 @@ impl Poller {
                     }
                     self.walker.pay_all();
                     self.visits.retain(|&visit| usize::from(visit) != slot);
+                    self.discards.retain(|&visit| usize::from(visit) != slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
                     self.walker.memories[slot] = None;
                     let pair = self.walker.pairs[slot].take();

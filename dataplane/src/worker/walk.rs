@@ -15,7 +15,7 @@ use crate::flow::{Action, Candidates, FlowKey, FlowTable, FlowView, MacRef, MacT
 use crate::guest::memory::GuestMemory;
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, Frames, QueuePair, set_bits};
-use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, Offload, spread_hash};
+use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, Offload, packet_len, spread_hash};
 
 /// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass. What is
 /// over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
@@ -131,7 +131,7 @@ impl Walker {
         if list.chains.is_empty() {
             return 0;
         }
-        let (port, header_len) = (pair.id.port, pair.header_len());
+        let (port, header_len, mtu) = (pair.id.port, pair.header_len(), pair.mtu);
         // Most bursts go where the last one went: have its buffers on their way to this core while the frames are judged.
         let likely = usize::from(pair.last_receiver);
         let mut room = ChainList::new();
@@ -143,7 +143,7 @@ impl Walker {
         }
         let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
         let dropped = &pair.counters.receive_dropped;
-        let mut read = scratch.read_heads(&list, header_len, pair.features.may_ask(), port, flows.view());
+        let mut read = scratch.read_heads(&list, header_len, (pair.features.may_ask(), mtu), port, flows.view());
         if read.bytes + read.extra > VISIT_BYTES_MAX {
             scratch.afford(&mut read, list.chains.len());
         }
@@ -159,7 +159,8 @@ impl Walker {
         pair.counters.received.add(taken as u64, read.bytes);
 
         let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-        let frames = Frames { heads, lens, list: &list, header_len, asking: read.asking, offloads };
+        let frames =
+            Frames { heads, lens, longest: read.longest, list: &list, header_len, asking: read.asking, offloads };
         let mut exit = Exit {
             worker: *number,
             slot,
@@ -195,6 +196,18 @@ impl Walker {
         taken
     }
 
+    /// Throws away a burst that the guest of `slot` sent by a disabled transmitq; how many frames.
+    #[inline]
+    pub(super) fn discard(&mut self, slot: usize) -> usize {
+        let Self { pairs, memories, owed, .. } = self;
+        let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
+        let frames = pair.discard(memory);
+        if frames > 0 {
+            owe(owed, pairs, slot);
+        }
+        frames
+    }
+
     /// Interrupts the guests that are still owed it.
     #[inline]
     pub(super) fn pay_all(&mut self) {
@@ -219,9 +232,9 @@ impl Walker {
             if !owed.is_empty() {
                 pay(owed, pairs); // no burst of our own guests may come to do it
             }
-            let (asking, count) = scratch.read_handed(&list);
+            let (asking, longest, count) = scratch.read_handed(&list);
             let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-            let frames = Frames { heads, lens, list: &list, header_len: HEADER_LEN, asking, offloads };
+            let frames = Frames { heads, lens, longest, list: &list, header_len: HEADER_LEN, asking, offloads };
             let mut pending = first(count);
             while pending != 0 {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];
@@ -259,6 +272,8 @@ struct Heads {
     bytes: u64,
     /// What segments cost beside that.
     extra: u64,
+    /// Bytes of the longest frame that may go on; of one that is to be segmented, its longest segment's.
+    longest: u32,
 }
 
 /// The first `count` frames.
@@ -274,12 +289,14 @@ impl Scratch {
         &mut self,
         list: &ChainList<'_>,
         header_len: usize,
-        may: Abilities,
+        limits: (Abilities, u16),
         port: u16,
         flows: FlowView<'_>,
     ) -> Heads {
         let Self { heads, lens, keys, hashes, offloads, reasons, .. } = self;
-        let mut read = Heads { taken: list.chains.len(), good: 0, asking: 0, bytes: 0, extra: 0 };
+        let (may, mtu) = limits;
+        let mut read = Heads { taken: list.chains.len(), good: 0, asking: 0, bytes: 0, extra: 0, longest: 0 };
+        let untagged_max = ETHERNET_HEADER_LEN as u32 + u32::from(mtu);
         let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes)).zip(reasons);
         for (index, (chain, (((head, frame_len), (key, hash)), reason))) in list.chains.iter().zip(frames).enumerate() {
             let len = chain.len.saturating_sub(header_len as u32);
@@ -294,10 +311,12 @@ impl Scratch {
             } else {
                 head.gather(list.segments(chain), header_len);
             }
+            let mut longest = len;
             if head.asks_for_offload(header_len) {
                 match asked(head, len as usize, header_len, may) {
                     Ok(None) => {}
                     Ok(Some((offload, cost))) => {
+                        longest = offload.longest(len);
                         offloads[index] = offload;
                         read.asking |= 1 << index;
                         read.extra += cost;
@@ -308,6 +327,10 @@ impl Scratch {
                     }
                 }
             }
+            if longest > untagged_max && packet_len(head.frame(len as usize), longest as usize) > usize::from(mtu) {
+                *reason = DropReason::MtuExceeded;
+                continue;
+            }
             let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { continue };
             if !header.source.is_valid_source() {
                 *reason = DropReason::InvalidSource;
@@ -315,31 +338,36 @@ impl Scratch {
             }
             *key = FlowKey::new(port, &header);
             *hash = flows.hash(*key);
+            read.longest = longest.max(read.longest);
             read.good |= 1 << index;
         }
         read
     }
 
-    /// Reads the heads of frames that another worker handed over. What is asked for them, and how many this visit takes.
-    fn read_handed(&mut self, list: &ChainList<'_>) -> (u32, usize) {
+    /// Reads the heads of frames that another worker handed over. For which something is asked, how long the longest is, and
+    /// how many this visit takes.
+    fn read_handed(&mut self, list: &ChainList<'_>) -> (u32, u32, usize) {
         let Self { heads, lens, offloads, .. } = self;
-        let (mut asking, mut spent) = (0, 0);
+        let (mut asking, mut longest, mut spent) = (0, 0, 0);
         for (index, (chain, (head, frame_len))) in list.chains.iter().zip(heads.iter_mut().zip(lens)).enumerate() {
             let len = chain.len.saturating_sub(HEADER_LEN as u32);
             *frame_len = len;
             spent += u64::from(len);
             head.read(chain.first, HEADER_LEN);
+            let mut frame_longest = len;
             // What that worker has written here was checked by it: it is all possible.
             if let Ok(Some((offload, cost))) = asked(head, len as usize, HEADER_LEN, Abilities::all()) {
+                frame_longest = offload.longest(len);
                 offloads[index] = offload;
                 asking |= 1 << index;
                 spent += cost;
             }
+            longest = frame_longest.max(longest);
             if spent > VISIT_BYTES_MAX && index > 0 {
-                return (asking, index);
+                return (asking, longest, index);
             }
         }
-        (asking, list.chains.len())
+        (asking, longest, list.chains.len())
     }
 
     /// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.

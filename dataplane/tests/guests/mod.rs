@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "a module of several test programs")]
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use ringway::account::DropReason;
 use ringway::control::{Client, Server, View};
 use ringway::guest::{PairCounters, Port, PortState};
 use ringway::metrics;
+use ringway::socket::SocketFile;
 use ringway::switch::Switch;
 use ringway::worker::Worker;
 use ringway_config::{Bridge, Feature, Mode, Plan, PortKind, VhostUser, Workers};
@@ -29,11 +31,26 @@ pub struct Setup<'a> {
     pub mask: &'a [Feature],
     pub mac_ageing: Duration,
     pub workers: usize,
+    /// More than any configuration allows unless told: what frames there are is then another test's matter.
+    pub mtu: u16,
+    /// Ports with the usual MTU of 1500 in its place.
+    pub narrow: &'a [usize],
+    /// Ports to which their front ends connect.
+    pub servers: &'a [usize],
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { ports: 0, apart: &[], mask: &[], mac_ageing: Duration::from_secs(300), workers: 1 }
+        Self {
+            ports: 0,
+            apart: &[],
+            mask: &[],
+            mac_ageing: Duration::from_secs(300),
+            workers: 1,
+            mtu: u16::MAX,
+            narrow: &[],
+            servers: &[],
+        }
     }
 }
 
@@ -49,6 +66,7 @@ pub struct Net {
     pub listeners: Vec<Listener>,
     pub control: PathBuf,
     _server: Server,
+    _sockets: Vec<SocketFile>,
     _directory: TempDir,
 }
 
@@ -63,14 +81,19 @@ impl Net {
         let directory = tempfile::tempdir().unwrap();
         let socket = |index: usize| directory.path().join(format!("vm{index}.sock"));
         // They listen before anybody connects: no first attempt is in vain.
-        let listeners = (0..ports).map(|index| Listener::bind(&socket(index)).unwrap()).collect();
+        let listen = |index| {
+            let unused = directory.path().join(format!("unused{index}.sock"));
+            Listener::bind(&if setup.servers.contains(&index) { unused } else { socket(index) }).unwrap()
+        };
+        let listeners = (0..ports).map(listen).collect();
         let control = directory.path().join("control.sock");
         let port = |index: usize| ringway_config::Port {
             name: format!("vm{index}"),
             bridge: usize::from(setup.apart.contains(&index)),
+            mtu: if setup.narrow.contains(&index) { 1500 } else { setup.mtu },
             kind: PortKind::VhostUser(VhostUser {
                 socket: socket(index),
-                mode: Mode::Client,
+                mode: if setup.servers.contains(&index) { Mode::Server } else { Mode::Client },
                 mask_features: setup.mask.to_vec(),
             }),
         };
@@ -83,13 +106,16 @@ impl Net {
         };
         let switch = Switch::start(&plan).unwrap();
         let server = Server::start(switch.clone(), &control).unwrap();
-        switch.serve().unwrap();
-        Self { switch, listeners, control, _server: server, _directory: directory }
+        let sockets = switch.serve().unwrap();
+        Self { switch, listeners, control, _server: server, _sockets: sockets, _directory: directory }
     }
 
     /// Plugs a guest into port `index`.
     pub fn plug(&self, index: usize, options: Options) -> Guest {
-        let guest = Guest::plug(&self.listeners[index], options).unwrap();
+        let guest = match self.port(index).mode {
+            Mode::Client => Guest::plug(&self.listeners[index], options).unwrap(),
+            Mode::Server => Guest::over(UnixStream::connect(&self.port(index).socket).unwrap(), options).unwrap(),
+        };
         assert!(eventually(|| self.port(index).state() == PortState::Running), "port {index} does not run");
         guest
     }

@@ -140,7 +140,8 @@ fn the_longest_frame() {
         scene.neighbours[0] = scene.net.plug(0, roomy);
         scene.neighbours[0].send(&frame(station(HOSTILE), station(0), 60, 0));
         assert!(scene.hostile.receive().is_some());
-        let longest = frame(station(0), station(HOSTILE), FRAME_LEN_MAX as usize, 0);
+        let plain = frame(station(0), station(HOSTILE), FRAME_LEN_MAX as usize - 8, 0);
+        let longest = [&plain[..12], &[0x88, 0xa8, 0, 0, 0x81, 0, 0, 0], &plain[12..]].concat();
         scene.hostile.send(&longest);
         assert!(scene.neighbours[0].receive() == Some(longest));
         scene.net.assert_balances();

@@ -2,13 +2,14 @@
 //! it hits, it hits itself: nothing beside its memory is touched, its neighbours' frames are whole and the accounts balance.
 
 use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ringway_testbed::driver::frame::frame;
 use ringway_testbed::driver::front_end::{request, ring};
 use ringway_testbed::driver::hostile::Scribbler;
-use ringway_testbed::driver::{Guest, Layout, Options, PATIENCE};
+use ringway_testbed::driver::{Areas, Guest, Layout, Options, PATIENCE};
 
 use crate::guests::{LAYOUTS, passes, station};
 use crate::scene::{HOSTILE, On, Scene};
@@ -27,6 +28,20 @@ impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Stops both rings, and starts them anew, the transmitq at `base` or where it stood.
+fn reset(guest: &mut Guest, base: Option<u32>) {
+    let [_, stood] = guest.stop(0).unwrap();
+    let Guest { front_end, pairs, memory, .. } = guest;
+    let pair = &pairs[0];
+    front_end.start(0, &pair.receiveq, memory, &pair.receive_bells).unwrap();
+    let areas = pair.transmitq.areas();
+    let [descriptors, driver, device] = [areas.descriptors, areas.driver, areas.device].map(|area| memory.user(area));
+    front_end.set_base(1, base.unwrap_or(stood)).unwrap();
+    front_end.set_address(1, Areas { descriptors, driver, device }).unwrap();
+    let kick = pair.transmit_bells.kick.as_ref().map(AsFd::as_fd);
+    front_end.set_fd(request::SET_VRING_KICK, 1, kick).unwrap();
 }
 
 /// Class of CVE-2020-14375.
@@ -58,12 +73,9 @@ fn r04_descriptors_change_while_they_are_read() {
                 for _ in 0..20 {
                     // A broken pair is started anew, with whatever is in its rings.
                     faults.extend(net.counters(HOSTILE).fault().map(|fault| fault.as_str()));
-                    if layout == Layout::Split {
-                        let index = memory.load_u16(areas.driver + 2, Ordering::Relaxed);
-                        hostile.front_end.set_base(1, index.into()).unwrap();
-                    } else {
-                        hostile.front_end.set_fd(request::SET_VRING_CALL, 1, None).unwrap();
-                    }
+                    let index: u32 = memory.load_u16(areas.driver + 2, Ordering::Relaxed).into();
+                    let base = if layout == Layout::Split { Some(index) } else { None };
+                    reset(hostile, base);
                     ring(hostile.pairs[0].transmit_bells.kick.as_ref().unwrap());
                 }
                 neighbours_talk(neighbours);

@@ -15,7 +15,7 @@ use crate::scene::{HOSTILE, On, Scene};
 fn frames_before_the_bad_one() {
     for layout in LAYOUTS {
         let mut scene = Scene::new(layout, On::Transmitq);
-        scene.hostile.enable(0, false).unwrap();
+        scene.hostile.stop(0).unwrap();
         for n in 0..10 {
             scene.hostile.send(&frame(station(0), station(HOSTILE), 60, n));
         }
@@ -24,7 +24,7 @@ fn frames_before_the_bad_one() {
         for n in 10..20 {
             scene.hostile.send(&frame(station(0), station(HOSTILE), 60, n));
         }
-        scene.hostile.enable(0, true).unwrap();
+        scene.hostile.start(0).unwrap();
         for n in 0..10 {
             assert!(
                 scene.neighbours[0].receive() == Some(frame(station(0), station(HOSTILE), 60, n)),

@@ -6,7 +6,8 @@ use ringway_testbed::driver::{FrontEnd, Layout, Options};
 
 use crate::guests::{Net, Setup, introduce, passes};
 
-const OFFERED: u64 = feature::MRG_RXBUF
+const OFFERED: u64 = feature::MTU
+    | feature::MRG_RXBUF
     | feature::CTRL_VQ
     | 1 << 18 // CTRL_RX
     | feature::GUEST_ANNOUNCE

@@ -5,13 +5,17 @@
 mod abuse;
 mod bridge;
 mod descriptors;
+mod faults;
 mod features;
 #[path = "../guests/mod.rs"]
 mod guests;
 mod lifecycle;
 mod memory;
+mod mtu;
 mod notifications;
 mod pairs;
 mod payload;
+mod server;
+mod states;
 mod vrings;
 mod workers;

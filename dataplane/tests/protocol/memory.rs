@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ringway::account::DropReason;
+use ringway::guest::PortState;
 use ringway_testbed::driver::frame::frame;
 use ringway_testbed::driver::front_end::request;
 use ringway_testbed::driver::{DriverMemory, FrontEnd, Guest, Layout, Message, Options, Piece, Span, eventually};
@@ -213,19 +214,49 @@ fn a_buffer_in_unplugged_memory() {
     passes(&mut guests, 1, 2, 64);
 }
 
-/// Memory without which a running ring cannot be ends the connection of its own guest.
+/// A region that is moved is removed and then added: rings in it wait meanwhile, and go on where they stood.
 #[test]
-fn the_rings_own_memory_goes() {
-    let net = Net::new(3);
+fn the_rings_own_memory_goes_and_comes_back() {
+    for layout in LAYOUTS {
+        let net = Net::new(3);
+        let mut guests = net.plug_all(layout);
+        introduce(&mut guests);
+        for round in 0..5 {
+            passes(&mut guests, 0, 2, 60 + round);
+            passes(&mut guests, 2, 0, 60 + round);
+            assert!(guests[2].settles());
+            let Guest { front_end, memory, pairs, .. } = &mut guests[2];
+            let ring = pairs[0].receiveq.areas().descriptors;
+            let memory = memory.clone();
+            let (span, fd) = memory.regions().find(|(span, _)| ring - span.guest < span.len).unwrap();
+            front_end.remove_region(span, fd).unwrap();
+            assert_eq!(net.port(2).state(), PortState::Connected);
+            assert!(net.port(2).last_error().is_some_and(|error| error.contains("waits")));
+            // Sent while it waits, and taken afterwards.
+            let waits = frame(station(0), station(2), 99, round as u64);
+            guests[2].send(&waits);
+            assert!(guests[0].hears_nothing());
+            passes(&mut guests, 0, 1, 64);
+            guests[2].front_end.add_region(span, fd).unwrap();
+            assert_eq!((net.port(2).state(), net.port(2).last_error()), (PortState::Running, None));
+            assert!(guests[0].receive().as_deref() == Some(&waits[..]), "{layout:?} round {round}");
+        }
+        net.assert_balances();
+    }
+}
+
+/// What is known already is no news; another file in its place is a front end that has lost its way.
+#[test]
+fn a_region_is_added_twice() {
+    let net = Net::new(2);
     let mut guests = net.plug_all(Layout::Packed);
     introduce(&mut guests);
-    let Guest { front_end, memory, pairs, .. } = &mut guests[2];
-    let ring = pairs[0].receiveq.areas().descriptors;
-    let (span, fd) = memory.regions().find(|(span, _)| ring - span.guest < span.len).unwrap();
-    assert!(front_end.remove_region(span, fd).is_err());
-    assert!(front_end.closes());
+    let (span, one, other) = (Span::new(0x40_0000_0000, 0x1000), file(0x1000), file(0x1000));
+    let front_end = &mut guests[1].front_end;
+    front_end.add_region(span, one.as_fd()).unwrap();
+    front_end.add_region(span, one.try_clone().unwrap().as_fd()).unwrap();
     passes(&mut guests, 0, 1, 64);
-    guests[2] = net.plug(2, Options::new(Layout::Packed));
-    introduce(&mut guests);
-    passes(&mut guests, 2, 0, 64);
+    assert!(guests[1].front_end.add_region(span, other.as_fd()).is_err());
+    assert!(guests[1].front_end.closes());
+    assert!(eventually(|| net.port(1).last_error().is_some_and(|error| error.contains("overlap"))));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ringway::account::DropReason;
 use ringway_testbed::driver::frame::{frame, mac};
 use ringway_testbed::driver::{Guest, Options, PATIENCE, eventually};
 
@@ -52,12 +53,20 @@ fn a_pair_is_switched_off_and_on() {
             assert_eq!(enabled(), 1);
             let one = queue_of_each_flow(&mut guests);
             assert!(one.values().all(|&queue| queue == usize::from(1 - off)), "{one:?}");
-            // What it sends waits until it is on again.
-            let waits = frame(station(0), station(1), 200, 7);
-            guests[1].pairs[usize::from(off)].send(&waits);
+            // What it sends is taken and thrown away.
+            let dropped = |expected| {
+                let dropped = &net.port(1).counters(off.into()).receive_dropped;
+                eventually(|| dropped.get(DropReason::QueueDisabled) == expected)
+            };
+            for n in 1..=3 * u64::from(guests[1].options.size) {
+                guests[1].pairs[usize::from(off)].send(&frame(station(0), station(1), 200, n));
+            }
+            assert!(dropped(3 * u64::from(guests[1].options.size)), "{layout:?}");
             assert!(guests[0].hears_nothing(), "a pair that is off sends");
             guests[1].enable(off, true).unwrap();
-            assert!(guests[0].receive().as_deref() == Some(&waits[..]));
+            let sent = frame(station(0), station(1), 200, 7);
+            guests[1].pairs[usize::from(off)].send(&sent);
+            assert!(guests[0].receive().as_deref() == Some(&sent[..]));
             assert_eq!(enabled(), 2);
             assert_eq!(queue_of_each_flow(&mut guests), both);
         }
@@ -83,8 +92,10 @@ fn half_a_pair() {
         guests[0].send(&in_);
         assert!(guests[1].receive().as_deref() == Some(&in_[..]), "{layout:?}: only the receiveq runs");
         guests[1].send(&out);
+        assert!(eventually(|| net.receive_dropped(1, DropReason::QueueDisabled) == 1));
         assert!(guests[0].hears_nothing());
         guests[1].front_end.enable(1, true).unwrap();
+        guests[1].send(&out);
         assert!(guests[0].receive().as_deref() == Some(&out[..]));
         net.assert_balances();
     }

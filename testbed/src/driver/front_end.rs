@@ -58,6 +58,7 @@ pub mod feature {
     #![allow(missing_docs, reason = "the specification's names")]
     pub const CSUM: u64 = 1 << 0;
     pub const GUEST_CSUM: u64 = 1 << 1;
+    pub const MTU: u64 = 1 << 3;
     pub const GUEST_TSO4: u64 = 1 << 7;
     pub const GUEST_TSO6: u64 = 1 << 8;
     pub const GUEST_ECN: u64 = 1 << 9;
