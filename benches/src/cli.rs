@@ -81,12 +81,18 @@ the other receives and compares time stamps. All switches of a size and kind of 
 rate, half of the frames per second of testpmd in that round (of the first backend, without testpmd),
 all in one direction. A lost frame counts as one that took a second.
 
+The bench tcp: two Linux guests on CPU 1, booted anew for each row of each round, iperf3 with four
+streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io mode with tso=1, and
+ringway that offers its guests no offload. Of the options it takes --rounds, --seconds, --json, the
+first word of --packed, and testpmd or ringway as --backends. Some five minutes a round where guests are emulated.
+
 Needs root, two CPUs and 1 GiB of memory for huge pages, which are given back at the end.
 Exit status: 0 every bar holds, 1 one does not, 2 nothing was measured.
 
 Examples:
   scripts/bench loop
-  scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64
+  scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64 --packed 1
+  scripts/bench tcp --seconds 10
   RINGWAY_BIN=other/ringway scripts/bench loop --json other.json";
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`mod@bench`] | the table of benches, and what each of them returns |
 //! | [`closed_loop`], [`cell`], [`bars`] | the bench `loop`: measuring, what it found, what it has to find |
+//! | [`tcp`], [`guests`] | the bench `tcp`, and the Linux guests that it boots |
 //! | [`switch`] | what can be measured: Ringway, the floor, testpmd, Open vSwitch |
 //! | [`load`] | the pair of guests that keeps frames going round |
 //! | [`paced`] | the pair of guests of which one sends at a given rate, and the other sees how long it took |
@@ -21,6 +22,7 @@ mod cell;
 mod cli;
 mod closed_loop;
 mod compile;
+mod guests;
 mod interrupt;
 mod judge;
 mod load;
@@ -29,6 +31,7 @@ mod paced;
 mod report;
 mod stats;
 mod switch;
+mod tcp;
 
 use std::process::ExitCode;
 
