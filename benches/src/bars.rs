@@ -3,13 +3,13 @@
 //! A ratio of cycles is that of busy cycles of CPU 0 a frame. Within a case, none of Ringway's bars counts where its p99 at half
 //! load is worse than testpmd's: throughput must not be bought with waiting.
 
-use crate::cell::{Case, Cell, Figure, cycles, mframes, p99_us};
+use crate::cell::{self, Case, Cell, Figure};
 use crate::report::{Bar, Limit};
 use crate::switch::Backend::{self, Lawful, OtherFloor, Ringway, Testpmd};
 
-const CYCLES: (&str, Figure) = ("busy cycles a frame", cycles);
-const FRAMES: (&str, Figure) = ("frames per second", mframes);
-const P99: (&str, Figure) = ("p99 at half load", p99_us);
+const CYCLES: (&str, Figure) = ("busy cycles a frame", cell::CYCLES);
+const FRAMES: (&str, Figure) = ("frames per second", cell::MFRAMES);
+const P99: (&str, Figure) = ("p99 at half load", cell::P99_US);
 const VOID: &str = "void: p99";
 
 /// A switch to another, by one figure.
@@ -73,7 +73,11 @@ fn across(packed: &Cell, split: &Cell) -> Vec<Bar> {
 fn p99(cell: &Cell) -> Option<Bar> {
     let measured = |backend| {
         cell.backends.contains(&backend)
-            && cell.rounds.iter().filter_map(|round| round.get(&backend)?.as_ref().ok()).any(|m| p99_us(m).is_some())
+            && cell
+                .rounds
+                .iter()
+                .filter_map(|round| round.get(&backend)?.as_ref().ok())
+                .any(|measured| measured.half_load.is_some())
     };
     let (what, figure) = P99;
     (measured(Ringway) && measured(Testpmd)).then(|| Bar {
@@ -91,13 +95,14 @@ fn void(cell: &Cell) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Measured, Round};
+    use crate::judge::{HalfLoad, Measured, Round};
     use crate::paced::Latency;
 
     fn measured(cycles: f64, p99_us: Option<f64>) -> Result<Measured, String> {
         let latency = |p99_us| Latency { asked_mframes: 5.0, sent_mframes: 5.0, lost: 0.0, p50_us: 1.0, p99_us };
-        let (mframes, latency) = (1000.0 / cycles, p99_us.map(latency));
-        Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, cpu_share: 1.0, latency })
+        let half_load = |p99_us| HalfLoad { latency: latency(p99_us), cpu_share: 1.0 };
+        let (mframes, half_load) = (1000.0 / cycles, p99_us.map(half_load));
+        Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, cpu_share: 1.0, half_load })
     }
 
     /// Rounds of testpmd's cycles and Ringway's.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::judge::{Flaw, Measured, Round, flaws};
+use crate::judge::{Flaw, Measured, Round, flaws, half_load_counts};
 use crate::paced::Latency;
 use crate::report::figure;
 use crate::stats::Summary;
@@ -42,31 +42,18 @@ impl Case {
 }
 
 /// One figure of a measurement; None where there is none.
-pub(crate) type Figure = fn(&Measured) -> Option<f64>;
-
-pub(crate) fn mframes(measured: &Measured) -> Option<f64> {
-    Some(measured.mframes)
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Figure {
+    Full(fn(&Measured) -> Option<f64>),
+    Half(fn(&Latency) -> f64),
 }
 
-pub(crate) fn cycles(measured: &Measured) -> Option<f64> {
-    Some(measured.cycles)
-}
-
-pub(crate) fn p99_us(measured: &Measured) -> Option<f64> {
-    measured.latency.map(|Latency { p99_us, .. }| p99_us)
-}
-
-fn p50_us(measured: &Measured) -> Option<f64> {
-    measured.latency.map(|Latency { p50_us, .. }| p50_us)
-}
-
-fn lost_percent(measured: &Measured) -> Option<f64> {
-    measured.latency.map(|Latency { lost, .. }| lost * 100.0)
-}
-
-fn burst(measured: &Measured) -> Option<f64> {
-    measured.burst
-}
+pub(crate) const MFRAMES: Figure = Figure::Full(|measured| Some(measured.mframes));
+pub(crate) const CYCLES: Figure = Figure::Full(|measured| Some(measured.cycles));
+pub(crate) const P99_US: Figure = Figure::Half(|latency| latency.p99_us);
+const BURST: Figure = Figure::Full(|measured| measured.burst);
+const P50_US: Figure = Figure::Half(|latency| latency.p50_us);
+const LOST_PERCENT: Figure = Figure::Half(|latency| latency.lost * 100.0);
 
 /// All rounds of one case.
 #[derive(Debug)]
@@ -75,38 +62,45 @@ pub(crate) struct Cell {
     pub(crate) backends: Vec<Backend>,
     pub(crate) rounds: Vec<Round>,
     flaws: Vec<Option<Flaw>>,
+    /// For each round whether what was measured at half load counts, if the round does.
+    half_load_counts: Vec<bool>,
 }
 
 impl Cell {
     /// Without a round yet. Backends that cannot do it take no part.
     pub(crate) fn new(case: Case, backends: &[Backend]) -> Self {
         let backends = backends.iter().copied().filter(|backend| backend.can_do(case.packed)).collect();
-        Self { case, backends, rounds: Vec::new(), flaws: Vec::new() }
+        Self { case, backends, rounds: Vec::new(), flaws: Vec::new(), half_load_counts: Vec::new() }
     }
 
     /// Decides which rounds count, now that there are all of them.
     pub(crate) fn judge(&mut self) {
         if let Some(&reference) = self.backends.first() {
             self.flaws = flaws(&self.rounds, reference);
+            self.half_load_counts = self.rounds.iter().map(|round| half_load_counts(round, reference)).collect();
         }
     }
 
-    /// What a switch did, round by round; None where the round does not count.
-    fn each(&self, backend: Backend) -> impl Iterator<Item = Option<&Measured>> {
-        self.rounds.iter().zip(&self.flaws).map(move |(round, flaw)| match flaw {
-            None => round.get(&backend)?.as_ref().ok(),
-            Some(_) => None,
+    /// A figure of a switch, round by round; None where it does not count.
+    fn each(&self, backend: Backend, figure: Figure) -> impl Iterator<Item = Option<f64>> {
+        let rounds = self.rounds.iter().zip(&self.flaws).zip(&self.half_load_counts);
+        rounds.map(move |((round, flaw), &half_load_counts)| {
+            let measured = round.get(&backend)?.as_ref().ok().filter(|_| flaw.is_none())?;
+            match figure {
+                Figure::Full(of) => of(measured),
+                Figure::Half(of) => measured.half_load.filter(|_| half_load_counts).map(|half| of(&half.latency)),
+            }
         })
     }
 
     fn summary(&self, backend: Backend, figure: Figure) -> Option<Summary> {
-        Summary::of(self.each(backend).flatten().filter_map(figure))
+        Summary::of(self.each(backend, figure).flatten())
     }
 
     /// `a` here to `b` there, in each round that counts in both places.
     pub(crate) fn ratio(&self, a: Backend, there: &Self, b: Backend, figure: Figure) -> Option<Summary> {
-        let pairs = self.each(a).zip(there.each(b));
-        Summary::of_ratios(pairs.filter_map(|(a, b)| Some((figure(a?)?, figure(b?)?))))
+        let pairs = self.each(a, figure).zip(there.each(b, figure));
+        Summary::of_ratios(pairs.filter_map(|(a, b)| Some((a?, b?))))
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = Vec<String>> {
@@ -115,21 +109,21 @@ impl Cell {
 
     fn row(&self, backend: Backend) -> Vec<String> {
         let median = |value: Figure| self.summary(backend, value).map(|summary| summary.median);
-        let spread = self.summary(backend, cycles);
-        let first = self.backends.first().and_then(|&first| self.ratio(backend, self, first, cycles));
+        let spread = self.summary(backend, CYCLES);
+        let first = self.backends.first().and_then(|&first| self.ratio(backend, self, first, CYCLES));
         vec![
             self.case.rings().to_owned(),
             self.case.frame_len.to_string(),
             backend.name().to_owned(),
-            figure(median(mframes), 2),
-            figure(median(cycles), 1),
+            figure(median(MFRAMES), 2),
+            figure(median(CYCLES), 1),
             figure(spread.map(|summary| summary.min), 1),
             figure(spread.map(|summary| summary.max), 1),
             figure(first.map(|ratio| ratio.median), 2),
-            figure(median(burst), 1),
-            figure(median(p50_us), 2),
-            figure(median(p99_us), 2),
-            figure(median(lost_percent), 3),
+            figure(median(BURST), 1),
+            figure(median(P50_US), 2),
+            figure(median(P99_US), 2),
+            figure(median(LOST_PERCENT), 3),
         ]
     }
 
@@ -142,6 +136,12 @@ impl Cell {
                 note += &format!("; {count} left out ({})", flaw.describe());
             }
         }
+        let measured = |round: &Round| round.values().flatten().any(|measured| measured.half_load.is_some());
+        if self.rounds.iter().any(measured) {
+            let counts =
+                self.flaws.iter().zip(&self.half_load_counts).filter(|(flaw, counts)| flaw.is_none() && **counts);
+            note += &format!("; at half load {}", counts.count());
+        }
         note
     }
 
@@ -151,12 +151,12 @@ impl Cell {
         let summaries = self.backends.iter().map(|&backend| {
             json!({
                 "switch": backend,
-                "mframes": self.summary(backend, mframes),
-                "cycles": self.summary(backend, cycles),
-                "burst": self.summary(backend, burst),
-                "p50_us": self.summary(backend, p50_us),
-                "p99_us": self.summary(backend, p99_us),
-                "lost_percent": self.summary(backend, lost_percent),
+                "mframes": self.summary(backend, MFRAMES),
+                "cycles": self.summary(backend, CYCLES),
+                "burst": self.summary(backend, BURST),
+                "p50_us": self.summary(backend, P50_US),
+                "p99_us": self.summary(backend, P99_US),
+                "lost_percent": self.summary(backend, LOST_PERCENT),
             })
         });
         json!({
@@ -170,19 +170,21 @@ impl Cell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::HalfLoad;
 
     fn cell(cycles: &[f64]) -> Cell {
-        let measured = |cycles: f64, latency| Measured {
+        let measured = |cycles: f64, half_load| Measured {
             mframes: 1000.0 / cycles,
             cycles,
             burst: Some(30.0),
             load_dropped: 0,
             cpu_share: 1.0,
-            latency,
+            half_load,
         };
         let latency = Latency { asked_mframes: 5.0, sent_mframes: 5.0, lost: 0.000_1, p50_us: 2.0, p99_us: 4.125 };
+        let half_load = HalfLoad { latency, cpu_share: 1.0 };
         let rounds = cycles.iter().map(|&cycles| {
-            let (testpmd, ringway) = (measured(100.0, None), measured(cycles, Some(latency)));
+            let (testpmd, ringway) = (measured(100.0, None), measured(cycles, Some(half_load)));
             Round::from([(Backend::Testpmd, Ok(testpmd)), (Backend::Ringway, Ok(ringway))])
         });
         let mut cell =
@@ -203,10 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn half_load_may_not_count_where_the_round_does() {
+        let mut cell = cell(&[50.0, 60.0, 70.0]);
+        cell.half_load_counts = vec![false; 3];
+        assert_eq!(cell.row(Backend::Ringway)[3..], ["16.67", "60.0", "50.0", "70.0", "0.60", "30.0", "-", "-", "-"]);
+        assert_eq!(cell.note(), "split 64 B: 3 of 3 rounds count; at half load 0");
+    }
+
+    #[test]
     fn ratios_across_cells_pair_rounds_that_count_in_both() {
         let (mut packed, split) = (cell(&[10.0, 20.0, 30.0]), cell(&[20.0, 80.0, 10.0]));
         packed.flaws[2] = Some(Flaw::Noisy);
-        let ratio = packed.ratio(Backend::Ringway, &split, Backend::Ringway, cycles).unwrap();
+        let ratio = packed.ratio(Backend::Ringway, &split, Backend::Ringway, CYCLES).unwrap();
         assert_eq!(ratio, Summary { median: 0.375, min: 0.25, max: 0.5 });
     }
 }

@@ -11,7 +11,7 @@ use crate::switch::Backend;
 ///
 /// Figures of a shared machine mean little by themselves. So the switches are measured in rounds, each of them once a
 /// round, and compared within the round; the median over rounds is what counts. A round in which the first backend took
-/// 15 % more cycles than in its best round, a switch failed, the load lost frames or could not keep its pace, or somebody
+/// 15 % more cycles than in its best round, a switch failed, the load lost frames, or somebody
 /// else took over 5 % of either CPU is left out, and counted.
 #[derive(Debug, Parser)]
 #[command(
@@ -79,7 +79,9 @@ up to 64, in a receive burst of one port for testpmd, up to 32, in a transmit bu
 Latency: another load on CPU 1, benches/load/paced.c. One guest sends bursts of 8 at an even pace,
 the other receives and compares time stamps. All switches of a size and kind of ring get the same
 rate, half of the frames per second of testpmd in that round (of the first backend, without testpmd),
-all in one direction. A lost frame counts as one that took a second.
+all in one direction. A lost frame counts as one that took a second. What was measured at half load
+does not count where somebody else had over 1 % of either CPU, the load could not keep its pace, or
+testpmd or the first backend lost over 1 %.
 
 The bench tcp: two Linux guests on CPU 1, booted anew for each row of each round, iperf3 with four
 streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io mode with tso=1, and

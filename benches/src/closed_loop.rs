@@ -13,7 +13,7 @@ use crate::cell::{Case, Cell, HEADINGS};
 use crate::cli::Options;
 use crate::compile::Program;
 use crate::interrupt;
-use crate::judge::{Measured, Round};
+use crate::judge::{HalfLoad, Measured, Round};
 use crate::load::{self, Load, Nics};
 use crate::machine::Machine;
 use crate::paced::{self, Latency, Pace, Paced};
@@ -92,12 +92,12 @@ impl Case {
             interrupt::check()?;
             let name = backend.name();
             match half {
-                Ok((latency, cpu_share)) => {
-                    let Latency { p50_us, p99_us, lost, .. } = latency;
+                Ok(half) => {
+                    let HalfLoad { latency: Latency { p50_us, p99_us, lost, .. }, cpu_share } = half;
                     let figures = format!("p50 {p50_us:.2} us p99 {p99_us:.2} us, {:.3} % lost", lost * 100.0);
-                    eprintln!("{place}: {name:8} at {mframes:.2} Mframe/s: {figures}");
-                    full.latency = Some(latency);
-                    full.cpu_share = full.cpu_share.min(cpu_share);
+                    let share = cpu_share * 100.0;
+                    eprintln!("{place}: {name:8} at {mframes:.2} Mframe/s: {figures}, {share:5.1} % of its CPU");
+                    full.half_load = Some(half);
                 }
                 Err(error) => {
                     eprintln!("{place}: {name} failed at half load: {error:#}");
@@ -127,11 +127,11 @@ impl Case {
         let Counted { cycles, burst } = switch.end()?;
         ensure!(frames > 0.0, "no frame came back");
         let load_dropped = load.stop()?;
-        Ok(Measured { mframes: frames / 1e6, cycles, burst, load_dropped, cpu_share, latency: None })
+        Ok(Measured { mframes: frames / 1e6, cycles, burst, load_dropped, cpu_share, half_load: None })
     }
 
-    /// One switch at a given rate, from its start to its end; and the part of its CPU that it had, or the load.
-    fn latency(self, backend: Backend, program: &Program, pace: Pace, workshop: &Workshop) -> Result<(Latency, f64)> {
+    /// One switch at a given rate, from its start to its end.
+    fn latency(self, backend: Backend, program: &Program, pace: Pace, workshop: &Workshop) -> Result<HalfLoad> {
         let dir = scratch_dir()?;
         let sockets: [PathBuf; 2] = ["v0", "v1"].map(|name| dir.path().join(name));
         let start = |nics| Paced::start(program, &sockets, self.nics(nics), pace);
@@ -139,7 +139,7 @@ impl Case {
         paced.wait_ready()?;
         switch.guests_are_ready()?;
         let cpu_share = cpu_share(&[switch.process(), paced.process()], Duration::from_secs(pace.seconds))?;
-        Ok((paced.latency()?, cpu_share))
+        Ok(HalfLoad { latency: paced.latency()?, cpu_share })
     }
 
     fn nics(self, serve: bool) -> Nics {
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     fn measured(mframes: f64) -> Result<Measured, String> {
-        Ok(Measured { mframes, cycles: 100.0, burst: None, load_dropped: 0, cpu_share: 1.0, latency: None })
+        Ok(Measured { mframes, cycles: 100.0, burst: None, load_dropped: 0, cpu_share: 1.0, half_load: None })
     }
 
     #[test]
