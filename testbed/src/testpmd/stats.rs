@@ -2,6 +2,8 @@
 
 /// Per cent of empty bursts beyond which half a per cent makes too much of a difference.
 const EMPTY_MAX: f64 = 95.0;
+/// What testpmd asks for at most, unless told.
+const BURST_MAX: f64 = 32.0;
 
 /// `show port stats`: one port, from testpmd's side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,7 +82,7 @@ pub(super) fn mean_burst(text: &str) -> Option<f64> {
     };
     let ports = text.lines().filter_map(|line| Some(line.split_once("RX-bursts :")?.1));
     let bursts: f64 = ports.map(full).sum::<Option<_>>()?;
-    (frames > 0.0 && bursts > 0.0).then_some(frames / bursts)
+    (frames > 0.0 && bursts > 0.0).then(|| (frames / bursts).min(BURST_MAX))
 }
 
 /// The number that follows the first `key`.
