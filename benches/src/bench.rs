@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::cli::Options;
 use crate::closed_loop;
 use crate::report::{Bar, Table};
+use crate::tcp;
 
 /// Something to measure.
 pub(crate) struct Bench {
@@ -31,11 +32,14 @@ pub(crate) struct Outcome {
 }
 
 /// All benches.
-pub(crate) const BENCHES: &[Bench] = &[Bench {
-    name: "loop",
-    about: "frames per second and busy cycles a frame of one core between two guests",
-    run: closed_loop::run,
-}];
+pub(crate) const BENCHES: &[Bench] = &[
+    Bench {
+        name: "loop",
+        about: "frames per second, busy cycles a frame and latency of one core between two DPDK guests",
+        run: closed_loop::run,
+    },
+    Bench { name: "tcp", about: "TCP between two Linux guests in QEMU, offloads passed through", run: tcp::run },
+];
 
 /// The bench of that name.
 pub(crate) fn find(name: &str) -> Result<&'static Bench> {

@@ -11,7 +11,8 @@ use crate::switch::Backend;
 ///
 /// Figures of a shared machine mean little by themselves. So the switches are measured in rounds, each of them once a
 /// round, and compared within the round; the median over rounds is what counts. A round in which the first backend took
-/// 15 % more cycles than in its best round, a switch failed, the load lost frames, or somebody else took over 5 % of either CPU is left out, and counted.
+/// 15 % more cycles than in its best round, a switch failed, the load lost frames, or somebody
+/// else took over 5 % of either CPU is left out, and counted.
 #[derive(Debug, Parser)]
 #[command(
     name = "ringway-bench",
@@ -34,7 +35,7 @@ pub(crate) struct Arguments {
 /// What a bench is to do.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Rounds, of some 12 s plus --seconds for each backend, size and kind of ring.
+    /// Rounds, of some 20 s plus --seconds and --latency-seconds for each backend, size and kind of ring.
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) rounds: u32,
     /// How long each measurement lasts, after two seconds to warm up.
@@ -48,9 +49,16 @@ pub(crate) struct Options {
           value_parser = clap::value_parser!(u16).range(60..=1514))]
     pub(crate) sizes: Vec<u16>,
     /// Kinds of rings: 1 for packed, 0 for split. The floor takes packed ones only.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1",
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,0",
           value_parser = clap::value_parser!(u8).range(0..=1))]
     pub(crate) packed: Vec<u8>,
+    /// How long each measurement of latency lasts; 0 for none.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub(crate) latency_seconds: u64,
+    /// Another floor, measured right after ours and compared with it: its C source or program. It takes the arguments of
+    /// ours, and prints cycles a frame each second as "busy_cycles 88.0 burst 31.7" or "cyc/pkt 88.0 avgburst 31.7".
+    #[arg(long, value_name = "FILE")]
+    pub(crate) also_floor: Option<PathBuf>,
 }
 
 const EXPLANATION: &str = "\
@@ -65,14 +73,28 @@ The loop: the switch has CPU 0. The load has CPU 1: one dpdk-testpmd with two vi
 sends every frame back with its addresses swapped. 256 frames are under way for ever, so none is
 lost, and the slower side sets the pace. \"Mframe/s\" counts frames through the switch, both
 directions together. \"cycles\" are the busy ones of CPU 0 a frame, as each switch counts them;
-\"burst\" is how many frames it found when it found any.
+\"batch\" is how many frames it found when it found any: in both directions for Ringway and the floor,
+up to 64, in a receive burst of one port for testpmd, up to 32, in a transmit burst for ovs.
+
+Latency: another load on CPU 1, benches/load/paced.c. One guest sends bursts of 8 at an even pace,
+the other receives and compares time stamps. All switches of a size and kind of ring get the same
+rate, half of the frames per second of testpmd in that round (of the first backend, without testpmd),
+all in one direction. A lost frame counts as one that took a second. What was measured at half load
+does not count where somebody else had over 1 % of either CPU, the load could not keep its pace, or
+testpmd or the first backend lost over 1 %.
+
+The bench tcp: two Linux guests on CPU 1, booted anew for each row of each round, iperf3 with four
+streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io mode with tso=1, and
+ringway that offers its guests no offload. Of the options it takes --rounds, --seconds, --json, the
+first word of --packed, and testpmd or ringway as --backends. Some five minutes a round where guests are emulated.
 
 Needs root, two CPUs and 1 GiB of memory for huge pages, which are given back at the end.
 Exit status: 0 every bar holds, 1 one does not, 2 nothing was measured.
 
 Examples:
   scripts/bench loop
-  scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64
+  scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64 --packed 1
+  scripts/bench tcp --seconds 10
   RINGWAY_BIN=other/ringway scripts/bench loop --json other.json";
 
 #[cfg(test)]
@@ -84,6 +106,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    impl Options {
+        /// The defaults.
+        pub(crate) fn for_tests() -> Self {
+            Arguments::try_parse_from(["bench", "loop"]).unwrap().options
+        }
     }
 
     #[test]

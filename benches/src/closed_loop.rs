@@ -1,82 +1,119 @@
-//! The bench `loop`: how fast, and at what cost, one core passes frames between two guests.
+//! The bench `loop`: how fast, at what cost and how soon one core passes frames between two guests.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use ringway_testbed::{HugePages, Process, ringway_binary, scratch_dir};
-use serde::Serialize;
 use serde_json::json;
 
+use crate::bars;
 use crate::bench::Outcome;
+use crate::cell::{Case, Cell, HEADINGS};
 use crate::cli::Options;
+use crate::compile::Program;
 use crate::interrupt;
-use crate::judge::{Flaw, Measured, Round, flaws};
+use crate::judge::{HalfLoad, Measured, Round};
 use crate::load::{self, Load, Nics};
 use crate::machine::Machine;
-use crate::report::{Bar, Limit, Table, figure};
-use crate::stats::Summary;
-use crate::switch::{self, Backend, Counted, Floor, Workshop};
+use crate::paced::{self, Latency, Pace, Paced};
+use crate::report::{Bar, Table};
+use crate::switch::{self, Backend, Counted, Switch, Workshop};
 
 /// Until caches, learned addresses and the CPU's clock have settled.
 const WARM_UP: Duration = Duration::from_secs(2);
-const HEADINGS: &[&str] =
-    &["rings", " bytes", "switch", " Mframe/s", " min", " max", " cycles", " min", " max", " burst", " x first"];
-
-/// What all rounds have in common: one kind of ring and one size of frames.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Case {
-    packed: bool,
-    frame_len: u16,
-}
-
-/// All rounds of one case.
-struct Cell {
-    case: Case,
-    backends: Vec<Backend>,
-    rounds: Vec<Round>,
-    flaws: Vec<Option<Flaw>>,
-}
 
 pub(crate) fn run(options: &Options) -> Result<Outcome> {
-    ensure!(!options.backends.is_empty(), "no backend to measure");
+    let backends = backends(options);
+    ensure!(!backends.is_empty(), "no backend to measure");
     let machine = Machine::prepare()?;
-    if options.backends.contains(&Backend::Ringway) {
+    if backends.contains(&Backend::Ringway) {
         ringway_binary()?;
     }
     let _pages = HugePages::reserve(load::MEMORY_MIB + switch::MEMORY_MIB)?;
-    let floor = options.backends.contains(&Backend::Lawful).then(Floor::build).transpose()?;
-    let workshop = Workshop { floor, tsc_hz: machine.tsc_hz };
+    let workshop = Workshop {
+        floor: backends.contains(&Backend::Lawful).then(switch::build_floor).transpose()?,
+        other_floor: options.also_floor.as_deref().map(Program::others).transpose()?,
+        paced: (options.latency_seconds > 0).then(paced::build).transpose()?,
+        tsc_hz: machine.tsc_hz,
+    };
 
-    let mut cells = Vec::new();
-    for &packed in &options.packed {
-        for &frame_len in &options.sizes {
-            let case = Case { packed: packed == 1, frame_len };
-            cells.push(Cell::measure(case, options, &workshop)?);
+    let mut cells: Vec<Cell> = cases(options).map(|case| Cell::new(case, &backends)).collect();
+    for number in 1..=options.rounds {
+        for cell in &mut cells {
+            let place = format!("{}, round {number} of {}", cell.case.name(), options.rounds);
+            cell.rounds.push(cell.case.round(&cell.backends, options, &workshop, &place)?);
         }
     }
+    cells.iter_mut().for_each(Cell::judge);
     Ok(outcome(&machine, options, &cells))
 }
 
+/// The other floor comes right after ours: they are compared.
+fn backends(options: &Options) -> Vec<Backend> {
+    let mut backends = options.backends.clone();
+    if options.also_floor.is_some() {
+        let ours = backends.iter().position(|&backend| backend == Backend::Lawful);
+        backends.insert(ours.map_or(0, |ours| ours + 1), Backend::OtherFloor);
+    }
+    backends
+}
+
+/// Kinds of rings that are compared follow each other.
+fn cases(options: &Options) -> impl Iterator<Item = Case> {
+    let of_size = |&frame_len: &u16| options.packed.iter().map(move |&packed| Case { packed: packed == 1, frame_len });
+    options.sizes.iter().flat_map(of_size)
+}
+
 impl Case {
-    fn rings(self) -> &'static str {
-        if self.packed { "packed" } else { "split" }
+    /// Each switch once at full speed, then each of them once at the same half load.
+    fn round(self, backends: &[Backend], options: &Options, workshop: &Workshop, place: &str) -> Result<Round> {
+        let mut round = Round::new();
+        for &backend in backends {
+            interrupt::check()?;
+            let measured = self.throughput(backend, options.seconds, workshop);
+            interrupt::check()?;
+            let name = backend.name();
+            match &measured {
+                Ok(Measured { mframes, cycles, cpu_share, .. }) => {
+                    let figures = format!("{mframes:6.2} Mframe/s {cycles:6.1} cycles");
+                    eprintln!("{place}: {name:8} {figures}, {:3.0} % of its CPU", cpu_share * 100.0);
+                }
+                Err(error) => eprintln!("{place}: {name} failed: {error:#}"),
+            }
+            round.insert(backend, measured.map_err(|error| format!("{error:#}")));
+        }
+        let (Some(program), Some(mframes)) = (&workshop.paced, half_load(&round, backends)) else { return Ok(round) };
+        let pace = Pace { mframes, frame_len: self.frame_len, seconds: options.latency_seconds };
+        for (&backend, measured) in &mut round {
+            interrupt::check()?;
+            let Ok(full) = measured else { continue };
+            let half = self.latency(backend, program, pace, workshop);
+            interrupt::check()?;
+            let name = backend.name();
+            match half {
+                Ok(half) => {
+                    let HalfLoad { latency: Latency { p50_us, p99_us, lost, .. }, cpu_share } = half;
+                    let figures = format!("p50 {p50_us:.2} us p99 {p99_us:.2} us, {:.3} % lost", lost * 100.0);
+                    let share = cpu_share * 100.0;
+                    eprintln!("{place}: {name:8} at {mframes:.2} Mframe/s: {figures}, {share:5.1} % of its CPU");
+                    full.half_load = Some(half);
+                }
+                Err(error) => {
+                    eprintln!("{place}: {name} failed at half load: {error:#}");
+                    *measured = Err(format!("at half load: {error:#}"));
+                }
+            }
+        }
+        Ok(round)
     }
 
-    /// One switch, from its start to its end.
-    fn measure(self, backend: Backend, seconds: u64, workshop: &Workshop) -> Result<Measured> {
+    /// One switch at full speed, from its start to its end.
+    fn throughput(self, backend: Backend, seconds: u64, workshop: &Workshop) -> Result<Measured> {
         let dir = scratch_dir()?;
         let sockets: [PathBuf; 2] = ["v0", "v1"].map(|name| dir.path().join(name));
-        let start_load = || Load::start(&sockets, Nics { packed: self.packed, serve: !backend.listens() });
-        let start_switch = || backend.start(&sockets, workshop);
-        // Who listens is started first.
-        let (mut load, mut switch) = if backend.listens() {
-            let switch = start_switch()?;
-            (start_load()?, switch)
-        } else {
-            let load = start_load()?;
-            (load, start_switch()?)
-        };
+        let (mut load, mut switch) =
+            together(backend, &sockets, workshop, |nics| Load::start(&sockets, self.nics(nics)))?;
         load.wait_ready()?;
         switch.guests_are_ready()?;
 
@@ -85,11 +122,52 @@ impl Case {
         load.frames_per_second()?;
         switch.begin()?;
         let cpu_share = cpu_share(&[switch.process(), load.process()], Duration::from_secs(seconds))?;
-        let Counted { cycles, burst } = switch.end()?;
+        // The rate first: what a switch counts may take it some time to tell.
         let frames = load.frames_per_second()?;
+        let Counted { cycles, burst } = switch.end()?;
         ensure!(frames > 0.0, "no frame came back");
-        Ok(Measured { mframes: frames / 1e6, cycles, burst, load_dropped: load.stop()?, cpu_share })
+        let load_dropped = load.stop()?;
+        Ok(Measured { mframes: frames / 1e6, cycles, burst, load_dropped, cpu_share, half_load: None })
     }
+
+    /// One switch at a given rate, from its start to its end.
+    fn latency(self, backend: Backend, program: &Program, pace: Pace, workshop: &Workshop) -> Result<HalfLoad> {
+        let dir = scratch_dir()?;
+        let sockets: [PathBuf; 2] = ["v0", "v1"].map(|name| dir.path().join(name));
+        let start = |nics| Paced::start(program, &sockets, self.nics(nics), pace);
+        let (mut paced, mut switch) = together(backend, &sockets, workshop, start)?;
+        paced.wait_ready()?;
+        switch.guests_are_ready()?;
+        let cpu_share = cpu_share(&[switch.process(), paced.process()], Duration::from_secs(pace.seconds))?;
+        Ok(HalfLoad { latency: paced.latency()?, cpu_share })
+    }
+
+    fn nics(self, serve: bool) -> Nics {
+        Nics { packed: self.packed, serve }
+    }
+}
+
+/// Starts a switch and a load, which is told whether it is to listen. Who listens is started first.
+fn together<L>(
+    backend: Backend,
+    sockets: &[PathBuf; 2],
+    workshop: &Workshop,
+    start_load: impl FnOnce(bool) -> Result<L>,
+) -> Result<(L, Box<dyn Switch>)> {
+    if backend.listens() {
+        let switch = backend.start(sockets, workshop)?;
+        Ok((start_load(false)?, switch))
+    } else {
+        let load = start_load(true)?;
+        Ok((load, backend.start(sockets, workshop)?))
+    }
+}
+
+/// In million frames a second, the same for all switches, since times at different loads do not compare: half of what
+/// testpmd did in this round, or the first switch, if testpmd takes no part. None if that one failed.
+fn half_load(round: &Round, backends: &[Backend]) -> Option<f64> {
+    let reference = if backends.contains(&Backend::Testpmd) { &Backend::Testpmd } else { backends.first()? };
+    Some(round.get(reference)?.as_ref().ok()?.mframes / 2.0)
 }
 
 /// Sleeps, and tells the smallest part of its CPU that one of these processes had meanwhile.
@@ -102,139 +180,30 @@ fn cpu_share(processes: &[&mut Process], duration: Duration) -> Result<f64> {
     Ok(shares.fold(f64::INFINITY, f64::min))
 }
 
-impl Cell {
-    fn measure(case: Case, options: &Options, workshop: &Workshop) -> Result<Self> {
-        let backends = options.backends.iter().copied().filter(|backend| backend.can_do(case.packed));
-        let mut cell = Self { case, backends: backends.collect(), rounds: Vec::new(), flaws: Vec::new() };
-        for number in 1..=options.rounds {
-            let mut round = Round::new();
-            for &backend in &cell.backends {
-                interrupt::check()?;
-                let measured = case.measure(backend, options.seconds, workshop);
-                interrupt::check()?;
-                let place = format!("{} {} B, round {number} of {}", case.rings(), case.frame_len, options.rounds);
-                match &measured {
-                    Ok(Measured { mframes, cycles, cpu_share, .. }) => {
-                        let figures = format!("{mframes:6.2} Mframe/s {cycles:6.1} cycles");
-                        eprintln!("{place}: {:8} {figures}, {:3.0} % of its CPU", backend.name(), cpu_share * 100.0);
-                    }
-                    Err(error) => eprintln!("{place}: {} failed: {error:#}", backend.name()),
-                }
-                round.insert(backend, measured.map_err(|error| format!("{error:#}")));
-            }
-            cell.rounds.push(round);
-        }
-        if let Some(&reference) = cell.backends.first() {
-            cell.flaws = flaws(&cell.rounds, reference);
-        }
-        Ok(cell)
-    }
-
-    /// What a switch did in the rounds that count.
-    fn kept(&self, backend: Backend) -> impl Iterator<Item = &Measured> {
-        let counts = self.rounds.iter().zip(&self.flaws).filter(|(_, flaw)| flaw.is_none());
-        counts.filter_map(move |(round, _)| round.get(&backend)?.as_ref().ok())
-    }
-
-    fn summary(&self, backend: Backend, figure: fn(&Measured) -> f64) -> Option<Summary> {
-        Summary::of(self.kept(backend).map(figure))
-    }
-
-    /// `a` to `b` in each round that counts. Such a round has every switch, so rounds pair up.
-    fn ratio(&self, a: Backend, b: Backend, figure: fn(&Measured) -> f64) -> Option<Summary> {
-        Summary::of_ratios(self.kept(a).map(figure).zip(self.kept(b).map(figure)))
-    }
-
-    fn row(&self, backend: Backend) -> Vec<String> {
-        let mut row = vec![self.case.rings().to_owned(), self.case.frame_len.to_string(), backend.name().to_owned()];
-        for (value, decimals) in [(mframes as fn(&Measured) -> f64, 2), (cycles, 1)] {
-            let summary = self.summary(backend, value);
-            let columns = summary.map_or([None; 3], |Summary { median, min, max }| [median, min, max].map(Some));
-            row.extend(columns.map(|value| figure(value, decimals)));
-        }
-        let burst = Summary::of(self.kept(backend).filter_map(|measured| measured.burst));
-        row.push(figure(burst.map(|summary| summary.median), 1));
-        let first = self.backends.first().and_then(|&first| self.ratio(backend, first, cycles));
-        row.push(figure(first.map(|ratio| ratio.median), 2));
-        row
-    }
-
-    fn note(&self) -> String {
-        let kept = self.flaws.iter().filter(|flaw| flaw.is_none()).count();
-        let mut note =
-            format!("{} {} B: {kept} of {} rounds count", self.case.rings(), self.case.frame_len, self.flaws.len());
-        for flaw in Flaw::ALL {
-            let count = self.flaws.iter().filter(|found| **found == Some(flaw)).count();
-            if count > 0 {
-                note += &format!("; {count} left out ({})", flaw.describe());
-            }
-        }
-        note
-    }
-
-    /// Bars are for packed rings. With split rings the same ratios are for the record.
-    fn bars(&self) -> Vec<Bar> {
-        let limit = |limit| if self.case.packed { limit } else { Limit::None };
-        let wanted = [
-            (Backend::Testpmd, "busy cycles a frame", cycles as fn(&Measured) -> f64, limit(Limit::Below(1.0))),
-            (Backend::Testpmd, "frames per second", mframes, limit(Limit::AtLeast(1.0))),
-            (Backend::Lawful, "busy cycles a frame", cycles, Limit::None),
-            (Backend::Lawful, "frames per second", mframes, Limit::None),
-        ];
-        let measured = |backend| self.backends.contains(&backend) && self.backends.contains(&Backend::Ringway);
-        let bar = |(peer, what, figure, limit): (Backend, &str, fn(&Measured) -> f64, Limit)| Bar {
-            what: format!("{} {} B: {what}, ringway / {}", self.case.rings(), self.case.frame_len, peer.name()),
-            value: self.ratio(Backend::Ringway, peer, figure).map(|ratio| ratio.median),
-            limit,
-        };
-        wanted.into_iter().filter(|&(peer, ..)| measured(peer)).map(bar).collect()
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let rounds =
-            self.rounds.iter().zip(&self.flaws).map(|(round, flaw)| json!({"left_out": flaw, "switches": round}));
-        let summaries = self.backends.iter().map(|&backend| {
-            json!({
-                "switch": backend,
-                "mframes": self.summary(backend, mframes),
-                "cycles": self.summary(backend, cycles),
-                "burst": Summary::of(self.kept(backend).filter_map(|measured| measured.burst)),
-            })
-        });
-        json!({
-            "case": self.case,
-            "summaries": summaries.collect::<Vec<_>>(),
-            "rounds": rounds.collect::<Vec<_>>(),
-        })
-    }
-}
-
-fn mframes(measured: &Measured) -> f64 {
-    measured.mframes
-}
-
-fn cycles(measured: &Measured) -> f64 {
-    measured.cycles
-}
-
 fn outcome(machine: &Machine, options: &Options, cells: &[Cell]) -> Outcome {
-    let rows = cells.iter().flat_map(|cell| cell.backends.iter().map(|&backend| cell.row(backend))).collect();
+    let rows = cells.iter().flat_map(Cell::rows).collect();
     let notes = cells.iter().map(Cell::note).collect();
-    let bars: Vec<Bar> = cells.iter().flat_map(Cell::bars).collect();
+    let bars: Vec<Bar> = bars::bars(cells);
     let verdicts = bars.iter().map(|bar| json!({"bar": bar, "holds": bar.holds()})).collect::<Vec<_>>();
     let json = json!({
         "bench": "loop",
         "machine": machine,
         "rounds": options.rounds,
         "seconds": options.seconds,
+        "latency_seconds": options.latency_seconds,
         "cells": cells.iter().map(Cell::json).collect::<Vec<_>>(),
         "bars": verdicts,
     });
-    let head = vec![
+    let mut head = vec![
         machine.describe(),
-        "medians of the rounds that count; cycles: busy ones of CPU 0 a frame; x first: cycles to the first switch's"
+        "medians of the rounds that count; cycles: busy ones of CPU 0 a frame; x first: cycles to the first switch's;"
+            .to_owned(),
+        "batch: frames at a time; p50, p99: one way, at half of testpmd's rate of the round; lost: per cent, there"
             .to_owned(),
     ];
+    if options.latency_seconds == 0 {
+        head.push("latency was not measured, and without it no bar of the project is met".to_owned());
+    }
     Outcome { head, tables: vec![Table { headings: HEADINGS, rows, notes }], bars, json }
 }
 
@@ -242,41 +211,34 @@ fn outcome(machine: &Machine, options: &Options, cells: &[Cell]) -> Outcome {
 mod tests {
     use super::*;
 
-    fn cell(packed: bool, rounds: &[(f64, f64)]) -> Cell {
-        let measured = |cycles| {
-            Ok(Measured { mframes: 1000.0 / cycles, cycles, burst: Some(60.0), load_dropped: 0, cpu_share: 1.0 })
-        };
-        let rounds: Vec<Round> = rounds
-            .iter()
-            .map(|&(testpmd, ringway)| {
-                Round::from([(Backend::Testpmd, measured(testpmd)), (Backend::Ringway, measured(ringway))])
-            })
-            .collect();
-        let flaws = flaws(&rounds, Backend::Testpmd);
-        let case = Case { packed, frame_len: 64 };
-        Cell { case, backends: vec![Backend::Testpmd, Backend::Ringway], rounds, flaws }
+    fn measured(mframes: f64) -> Result<Measured, String> {
+        Ok(Measured { mframes, cycles: 100.0, burst: None, load_dropped: 0, cpu_share: 1.0, half_load: None })
     }
 
     #[test]
-    fn bars_are_ratios_of_the_rounds_that_count() {
-        // The last round is noisy, and would have turned both ratios round.
-        let cell = cell(true, &[(100.0, 75.0), (110.0, 55.0), (100.0, 25.0), (200.0, 500.0)]);
-        let bars = cell.bars();
-        assert_eq!(bars.len(), 2);
-        assert_eq!((bars[0].value, bars[0].limit), (Some(0.5), Limit::Below(1.0)));
-        assert_eq!((bars[1].value, bars[1].limit), (Some(2.0), Limit::AtLeast(1.0)));
-        assert!(bars.iter().all(Bar::holds));
-        assert!(cell.note().contains("3 of 4 rounds count; 1 left out"), "{}", cell.note());
+    fn half_load_is_half_of_what_testpmd_did() {
+        let backends = [Backend::Lawful, Backend::Testpmd];
+        let round = Round::from([(Backend::Lawful, measured(30.0)), (Backend::Testpmd, measured(20.0))]);
+        assert_eq!(half_load(&round, &backends), Some(10.0));
+        assert_eq!(half_load(&round, &backends[..1]), Some(15.0));
+        let failed = Round::from([(Backend::Lawful, measured(30.0)), (Backend::Testpmd, Err("gone".to_owned()))]);
+        assert_eq!(half_load(&failed, &backends), None);
     }
 
     #[test]
-    fn split_rings_have_figures_and_no_bars() {
-        assert!(cell(false, &[(100.0, 300.0)]).bars().iter().all(|bar| bar.limit == Limit::None && bar.holds()));
+    fn the_other_floor_is_measured_beside_ours() {
+        let mut options = Options::for_tests();
+        options.backends = vec![Backend::Lawful, Backend::Testpmd, Backend::Ringway];
+        assert_eq!(backends(&options), options.backends);
+        options.also_floor = Some("other.c".into());
+        let expected = [Backend::Lawful, Backend::OtherFloor, Backend::Testpmd, Backend::Ringway];
+        assert_eq!(backends(&options), expected);
     }
 
     #[test]
-    fn a_bar_that_was_not_measured_is_missed() {
-        let bars = cell(true, &[]).bars();
-        assert!(bars.iter().all(|bar| bar.value.is_none() && !bar.holds()));
+    fn both_kinds_of_rings_of_a_size_follow_each_other() {
+        let options = Options { sizes: vec![64, 1500], packed: vec![1, 0], ..Options::for_tests() };
+        let names: Vec<String> = cases(&options).map(Case::name).collect();
+        assert_eq!(names, ["packed 64 B", "split 64 B", "packed 1500 B", "split 1500 B"]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::paced::Latency;
 use crate::switch::Backend;
 
 /// A round whose first backend took this much more than in its best round was disturbed from outside.
@@ -12,6 +13,15 @@ const NOISE_MAX: f64 = 1.15;
 /// Switch and load poll, each on a CPU of its own: where one had less of it than this, somebody else had the rest.
 const CPU_SHARE_MIN: f64 = 0.95;
 
+/// What p99 is about: where somebody else had more of a CPU than this at half load, p99 tells how long they had it.
+const LATENCY_CPU_SHARE_MIN: f64 = 0.99;
+
+/// Nor does it tell anything at a load that was not offered.
+const SENT_MIN: f64 = 0.95;
+
+/// Half of what a switch can do loses nothing, unless the switch is stopped from outside.
+const LOST_MAX: f64 = 0.01;
+
 /// What one switch did in one round.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Measured {
@@ -19,11 +29,21 @@ pub(crate) struct Measured {
     pub(crate) mframes: f64,
     /// Busy cycles a frame.
     pub(crate) cycles: f64,
-    /// Frames in an iteration that found any; None where the switch does not tell.
+    /// Frames in an iteration, or a receive burst, that found any; None where the switch does not tell.
     pub(crate) burst: Option<f64>,
     /// Frames that the load could not send: that many fewer were under way.
     pub(crate) load_dropped: u64,
     /// The part of its CPU that the switch had, or the load, if that was less.
+    pub(crate) cpu_share: f64,
+    /// At half load; None if it is not measured.
+    pub(crate) half_load: Option<HalfLoad>,
+}
+
+/// What one switch did at half load.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct HalfLoad {
+    pub(crate) latency: Latency,
+    /// As in [`Measured`], meanwhile.
     pub(crate) cpu_share: f64,
 }
 
@@ -72,12 +92,25 @@ pub(crate) fn flaws(rounds: &[Round], reference: Backend) -> Vec<Option<Flaw>> {
     rounds.iter().map(flaw).collect()
 }
 
+/// Whether what was measured at half load says anything: nobody was kept from its CPU, every load kept its pace, and neither
+/// the reference nor testpmd lost frames at a rate at which no switch has to. What Ringway loses is Ringway's.
+pub(crate) fn half_load_counts(round: &Round, reference: Backend) -> bool {
+    round.iter().filter_map(|(backend, measured)| Some((backend, measured.as_ref().ok()?.half_load?))).all(
+        |(&backend, HalfLoad { latency, cpu_share })| {
+            let may_lose = backend == Backend::Ringway || (backend != reference && backend != Backend::Testpmd);
+            cpu_share >= LATENCY_CPU_SHARE_MIN
+                && latency.sent_mframes >= SENT_MIN * latency.asked_mframes
+                && (may_lose || latency.lost <= LOST_MAX)
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn measured(cycles: f64, load_dropped: u64) -> Result<Measured, String> {
-        Ok(Measured { mframes: 1.0, cycles, burst: None, load_dropped, cpu_share: 1.0 })
+        Ok(Measured { mframes: 1.0, cycles, burst: None, load_dropped, cpu_share: 1.0, half_load: None })
     }
 
     fn disturbed(cycles: f64) -> Result<Measured, String> {
@@ -107,5 +140,25 @@ mod tests {
             Round::from([(Backend::Lawful, measured(100.0, 0))]),
         ];
         assert_eq!(flaws(&rounds, Backend::Lawful), [Some(Flaw::Failed), None]);
+    }
+
+    #[test]
+    fn half_load_counts_unless_somebody_else_had_a_part_in_it() {
+        let at = |sent_mframes, lost, cpu_share| {
+            let latency = Latency { asked_mframes: 10.0, sent_mframes, lost, p50_us: 1.0, p99_us: 2.0 };
+            let half_load = Some(HalfLoad { latency, cpu_share });
+            measured(100.0, 0).map(|measured| Measured { half_load, ..measured })
+        };
+        let counts = |floor, ovs, ringway| {
+            let round = [(Backend::Lawful, floor), (Backend::Ovs, ovs), (Backend::Ringway, ringway)];
+            half_load_counts(&round.into(), Backend::Lawful)
+        };
+        let good = || at(9.6, 0.01, 0.99);
+        assert!(counts(good(), good(), good()));
+        assert!(counts(measured(100.0, 0), measured(100.0, 0), measured(100.0, 0)), "not measured");
+        assert!(!counts(good(), at(9.4, 0.0, 1.0), good()), "the load was behind");
+        assert!(!counts(good(), good(), at(10.0, 0.0, 0.98)), "disturbed");
+        assert!(!counts(at(10.0, 0.02, 1.0), good(), good()), "the reference was stopped");
+        assert!(counts(good(), at(10.0, 0.5, 1.0), at(10.0, 0.5, 1.0)), "others lose for reasons of their own");
     }
 }

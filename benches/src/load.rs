@@ -1,6 +1,6 @@
 //! The load: a pair of guests that sends every frame back, so that a fixed number of frames goes round for ever.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use ringway_testbed::{Memory, Process, Testpmd, VirtioUser};
@@ -18,6 +18,12 @@ pub(crate) struct Nics {
     pub(crate) serve: bool,
 }
 
+impl Nics {
+    pub(crate) fn nic(self, socket: &Path) -> VirtioUser {
+        VirtioUser::new(socket).packed(self.packed).serves(self.serve)
+    }
+}
+
 /// Two guests on one CPU.
 pub(crate) struct Load {
     testpmd: Testpmd,
@@ -26,10 +32,9 @@ pub(crate) struct Load {
 impl Load {
     /// Starts it. It may have to wait for the switch: see [`Load::run`].
     pub(crate) fn start(sockets: &[PathBuf; 2], nics: Nics) -> Result<Self> {
-        let nic = |socket| VirtioUser::new(socket).packed(nics.packed).serves(nics.serve);
         let testpmd = Testpmd::guest()
-            .virtio_user(nic(&sockets[0]))
-            .virtio_user(nic(&sockets[1]))
+            .virtio_user(nics.nic(&sockets[0]))
+            .virtio_user(nics.nic(&sockets[1]))
             .eth_peer(0, &VirtioUser::default_mac(1))
             .eth_peer(1, &VirtioUser::default_mac(0))
             .memory(Memory::Huge(MEMORY_MIB))

@@ -4,25 +4,34 @@
 //! | module | what lives there |
 //! |---|---|
 //! | [`mod@bench`] | the table of benches, and what each of them returns |
-//! | [`closed_loop`] | the bench `loop` |
+//! | [`closed_loop`], [`cell`], [`bars`] | the bench `loop`: measuring, what it found, what it has to find |
+//! | [`tcp`], [`guests`] | the bench `tcp`, and the Linux guests that it boots |
 //! | [`switch`] | what can be measured: Ringway, the floor, testpmd, Open vSwitch |
 //! | [`load`] | the pair of guests that keeps frames going round |
+//! | [`paced`] | the pair of guests of which one sends at a given rate, and the other sees how long it took |
+//! | [`compile`] | the C programs: the floor and the paced load |
 //! | [`judge`], [`stats`] | which rounds count, and what they say together |
 //! | [`report`] | tables and bars, for people and as JSON |
 //! | [`machine`], [`interrupt`] | what the machine must have, and Ctrl-C |
 //!
 //! A new bench is a file with a `run` function, and a line in the table.
 
+mod bars;
 mod bench;
+mod cell;
 mod cli;
 mod closed_loop;
+mod compile;
+mod guests;
 mod interrupt;
 mod judge;
 mod load;
 mod machine;
+mod paced;
 mod report;
 mod stats;
 mod switch;
+mod tcp;
 
 use std::process::ExitCode;
 

@@ -24,6 +24,9 @@ pub(crate) struct Table {
 pub(crate) enum Limit {
     Below(f64),
     AtLeast(f64),
+    AtMost(f64),
+    /// From the first to the second.
+    Within(f64, f64),
     /// Told for the record: it always holds.
     None,
 }
@@ -35,23 +38,30 @@ pub(crate) struct Bar {
     /// None when no round was left to tell; then it does not hold.
     pub(crate) value: Option<f64>,
     pub(crate) limit: Limit,
+    /// Why it does not count though its value is on the right side; then it does not hold.
+    pub(crate) void: Option<&'static str>,
 }
 
 impl Bar {
     pub(crate) fn holds(&self) -> bool {
         match (self.limit, self.value) {
             (Limit::None, _) => true,
+            _ if self.void.is_some() => false,
             (_, None) => false,
             (Limit::Below(limit), Some(value)) => value < limit,
             (Limit::AtLeast(limit), Some(value)) => value >= limit,
+            (Limit::AtMost(limit), Some(value)) => value <= limit,
+            (Limit::Within(low, high), Some(value)) => (low..=high).contains(&value),
         }
     }
 
     fn row(&self) -> Vec<String> {
-        let verdict = if self.holds() { "yes" } else { "NO" };
+        let verdict = if self.holds() { "yes" } else { self.void.unwrap_or("NO") };
         let (limit, verdict) = match self.limit {
             Limit::Below(limit) => (format!("< {limit:.2}"), verdict),
             Limit::AtLeast(limit) => (format!(">= {limit:.2}"), verdict),
+            Limit::AtMost(limit) => (format!("<= {limit:.2}"), verdict),
+            Limit::Within(low, high) => (format!("{low:.2} to {high:.2}"), verdict),
             Limit::None => ("-".to_owned(), "-"),
         };
         vec![self.what.clone(), figure(self.value, 3), limit, verdict.to_owned()]
@@ -109,7 +119,7 @@ mod tests {
     use super::*;
 
     fn bar(value: Option<f64>, limit: Limit) -> Bar {
-        Bar { what: "x".to_owned(), value, limit }
+        Bar { what: "x".to_owned(), value, limit, void: None }
     }
 
     #[test]
@@ -118,7 +128,19 @@ mod tests {
         assert!(!bar(Some(1.0), Limit::Below(1.0)).holds());
         assert!(bar(Some(1.0), Limit::AtLeast(1.0)).holds());
         assert!(!bar(Some(0.99), Limit::AtLeast(1.0)).holds());
+        assert!(bar(Some(1.2), Limit::AtMost(1.2)).holds());
+        assert!(!bar(Some(1.21), Limit::AtMost(1.2)).holds());
+        assert!(bar(Some(1.1), Limit::Within(0.9, 1.1)).holds());
+        assert!(!bar(Some(0.89), Limit::Within(0.9, 1.1)).holds());
         assert!(bar(Some(7.0), Limit::None).holds());
+    }
+
+    #[test]
+    fn a_bar_that_is_void_does_not_hold_and_says_why() {
+        let void = |limit| Bar { void: Some("void"), ..bar(Some(0.5), limit) };
+        assert!(!void(Limit::Below(1.0)).holds());
+        assert_eq!(void(Limit::Below(1.0)).row()[3], "void");
+        assert!(void(Limit::None).holds());
     }
 
     #[test]

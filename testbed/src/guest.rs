@@ -1,5 +1,6 @@
 //! A Linux guest in QEMU, started by the repository's `scripts/guest`, and a shell in it.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::process::run;
 use crate::{Process, Spawn, wait_for, workspace};
 
 /// Under software emulation, on a busy machine. With KVM it takes two seconds.
@@ -17,6 +19,15 @@ const BOOT: Duration = Duration::from_secs(120);
 const KNOCK: Duration = Duration::from_millis(250);
 const READY: &str = "__ringway_ready";
 const DONE: &str = "__ringway_done ";
+
+/// How guests run on this machine: `kvm`, or `tcg`, which is software emulation.
+///
+/// # Errors
+/// When `scripts/guest` cannot tell, as without QEMU.
+pub fn acceleration() -> Result<String> {
+    let script = workspace().join("scripts/guest");
+    Ok(run(&script.to_string_lossy(), &[OsStr::new("--acceleration")])?.trim().to_owned())
+}
 
 /// What to boot. Made by [`Guest::builder`].
 #[derive(Debug, Clone)]

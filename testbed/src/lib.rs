@@ -34,7 +34,7 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
-pub use guest::{Guest, GuestBuilder};
+pub use guest::{Guest, GuestBuilder, acceleration};
 pub use hugepages::{HugePages, Hugetlbfs};
 pub use metrics::{Metrics, Sample};
 pub use ovs::{Ovs, OvsBuilder};

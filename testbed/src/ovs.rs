@@ -154,6 +154,14 @@ impl Ovs {
         Ok(processing_cycles(&self.appctl(&["dpif-netdev/pmd-stats-show"])?))
     }
 
+    /// Packets that it gave to a port at a time since they were cleared; None before the first packet.
+    ///
+    /// # Errors
+    /// When the switch does not answer.
+    pub fn packets_per_batch(&self) -> Result<Option<f64>> {
+        Ok(output_batch(&self.appctl(&["dpif-netdev/pmd-stats-show"])?))
+    }
+
     /// The switch's process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.switch
@@ -190,7 +198,16 @@ fn vsctl(remote: &str, words: &[&str]) -> Result<String> {
 }
 
 fn processing_cycles(stats: &str) -> Option<f64> {
-    let (_, rest) = stats.split_once("avg processing cycles per packet:")?;
+    number_after(stats, "avg processing cycles per packet:")
+}
+
+fn output_batch(stats: &str) -> Option<f64> {
+    number_after(stats, "avg. packets per output batch:").filter(|&packets| packets > 0.0)
+}
+
+/// The number that follows the first `key`: the first thread's.
+fn number_after(stats: &str, key: &str) -> Option<f64> {
+    let (_, rest) = stats.split_once(key)?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
@@ -201,8 +218,10 @@ mod tests {
     #[test]
     fn cycles_of_the_first_thread_are_read() {
         let stats = "pmd thread numa_id 0 core_id 0:\n  packets received: 10\n  \
-            avg cycles per packet: 700.5 (7005/10)\n  avg processing cycles per packet: 339.25 (3392/10)\n";
+            avg. packets per output batch: 31.50\n  avg cycles per packet: 700.5 (7005/10)\n  avg processing cycles per packet: 339.25 (3392/10)\n";
         assert_eq!(processing_cycles(stats), Some(339.25));
+        assert_eq!(output_batch(stats), Some(31.5));
+        assert_eq!(output_batch("avg. packets per output batch: 0.00\n"), None);
         assert_eq!(processing_cycles("main thread:\n  packets received: 0\n"), None);
     }
 }

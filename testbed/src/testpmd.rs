@@ -8,6 +8,7 @@ mod ports;
 mod stats;
 
 use std::path::Path;
+use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -320,6 +321,20 @@ impl Testpmd {
     pub fn forward_stats(&self) -> Result<ForwardStats> {
         let answer = self.command("show fwd stats all")?;
         ForwardStats::parse(&answer).with_context(|| format!("not understood: {answer}"))
+    }
+
+    /// How many frames a receive burst brought that was not empty: of the bursts of `duration`, recorded only that long. None
+    /// when there were none, or almost all were empty. Sets the forwarding counters to zero.
+    ///
+    /// # Errors
+    /// As [`Testpmd::command`].
+    pub fn mean_burst(&self, duration: Duration) -> Result<Option<f64>> {
+        self.command("set record-burst-stats on")?;
+        self.clear_forward_stats()?;
+        sleep(duration);
+        let answer = self.command("show fwd stats all")?;
+        self.command("set record-burst-stats off")?;
+        Ok(stats::mean_burst(&answer))
     }
 
     /// Sets the forwarding counters to zero.

@@ -1,4 +1,4 @@
-//! A QEMU guest boots behind Ringway and runs commands. Needs QEMU and the guest image.
+//! A QEMU guest boots behind Ringway and runs commands. Needs QEMU (`scripts/setup demo`) and a `ringway` binary.
 
 use std::time::Duration;
 
@@ -7,7 +7,6 @@ use ringway_testbed::{Guest, Ringway, scratch_dir};
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-#[ignore = "needs QEMU and the guest image: scripts/setup demo"]
 fn it_boots_and_runs_commands() {
     let dir = scratch_dir().unwrap();
     let socket = dir.path().join("vm1");

@@ -1,47 +1,21 @@
-//! The project's floor, a C program, built when it is first needed.
+//! Floors: the project's own C program, and any other that takes the same arguments.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use ringway_testbed::{Process, Spawn, TempDir, scratch_dir, wait_for};
+use anyhow::{Context, Result};
+use ringway_testbed::{Process, Spawn, wait_for};
 
 use super::{Counted, MEMORY_MIB, Switch};
+use crate::compile::Program;
 use crate::machine::SWITCH_CPU;
 use crate::stats::Summary;
 
 const SOURCE: &str = include_str!("../../floor/lawful.c");
 const LISTENING: Duration = Duration::from_secs(30);
 
-/// The program, compiled for this very CPU.
-pub(crate) struct Floor {
-    dir: TempDir,
-}
-
-impl Floor {
-    pub(crate) fn build() -> Result<Self> {
-        let dir = scratch_dir()?;
-        let source = dir.path().join("lawful.c");
-        fs::write(&source, SOURCE)?;
-        let dpdk = output(Command::new("pkg-config").args(["--cflags", "--libs", "libdpdk"]))?;
-        let mut gcc = Command::new("gcc");
-        gcc.args(["-O3", "-march=native", "-Wall", "-Wextra", "-Werror", "-o"]).arg(dir.path().join("lawful"));
-        output(gcc.arg(&source).args(dpdk.split_whitespace()))?;
-        Ok(Self { dir })
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("lawful")
-    }
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let out = command.output().with_context(|| format!("{program} cannot be started"))?;
-    ensure!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
-    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+pub(crate) fn build() -> Result<Program> {
+    Program::ours("lawful", SOURCE)
 }
 
 struct Lawful {
@@ -49,7 +23,7 @@ struct Lawful {
     begun: usize,
 }
 
-pub(super) fn start(floor: Option<&Floor>, sockets: &[PathBuf; 2]) -> Result<impl Switch + use<>> {
+pub(super) fn start(floor: Option<&Program>, sockets: &[PathBuf; 2]) -> Result<impl Switch + use<>> {
     let process = Spawn::new(floor.context("the floor is not built")?.path())
         .cpu(SWITCH_CPU)
         .arg(format!("--lcores=0@{SWITCH_CPU}"))
@@ -80,13 +54,19 @@ impl Switch for Lawful {
     }
 }
 
-/// Of the seconds that it reported. The first one began before the measurement did, which the median does not mind.
+/// Of the seconds that it reported. The first one began before the measurement did, which the median does not mind. Another
+/// floor may call its cycles `cyc/pkt` and its bursts something that ends with `burst`.
 fn counted(log: &str) -> Option<Counted> {
-    let of = |key: &'static str| {
-        let seconds = log.lines().filter(|line| line.starts_with("mframes "));
-        Summary::of(seconds.filter_map(move |line| line.split_once(key)?.1.split(' ').next()?.parse().ok()))
+    let of = |keys: &[&str]| {
+        let value = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let at = words.iter().position(|word| keys.iter().any(|key| word.ends_with(key)))?;
+            words.get(at + 1)?.parse().ok()
+        };
+        let seconds = log.lines().filter(|line| line.starts_with("mframes ") || line.contains("cyc/pkt"));
+        Summary::of(seconds.filter_map(value))
     };
-    Some(Counted { cycles: of("busy_cycles ")?.median, burst: Some(of("burst ")?.median) })
+    Some(Counted { cycles: of(&["busy_cycles", "cyc/pkt"])?.median, burst: Some(of(&["burst"])?.median) })
 }
 
 #[cfg(test)]
@@ -100,5 +80,8 @@ mod tests {
         let counted = counted(log).unwrap();
         assert_eq!((counted.cycles, counted.burst), (81.0, Some(62.0)));
         assert!(super::counted("mframes").is_none());
+        let other = "q0 size 256\n18.50 Mpps  busy 96.1% cyc/pkt 88.5 avgburst 31.7\n";
+        let counted = super::counted(other).unwrap();
+        assert_eq!((counted.cycles, counted.burst), (88.5, Some(31.7)));
     }
 }

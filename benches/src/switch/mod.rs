@@ -12,24 +12,31 @@ use clap::ValueEnum;
 use ringway_testbed::Process;
 use serde::Serialize;
 
-pub(crate) use self::lawful::Floor;
+pub(crate) use self::lawful::build as build_floor;
+use crate::compile::Program;
 
 /// Huge pages of a switch, in MiB.
 pub(crate) const MEMORY_MIB: u32 = 512;
 
 /// Which switch. In the order of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Backend {
     Lawful,
     Testpmd,
     Ovs,
     Ringway,
+    /// Another floor to compare ours with: the option `--also-floor`, not one of the list.
+    #[value(skip)]
+    OtherFloor,
 }
 
 /// What the switches have in common.
 pub(crate) struct Workshop {
-    pub(crate) floor: Option<Floor>,
+    pub(crate) floor: Option<Program>,
+    pub(crate) other_floor: Option<Program>,
+    /// The paced load, if latency is measured.
+    pub(crate) paced: Option<Program>,
     pub(crate) tsc_hz: f64,
 }
 
@@ -38,7 +45,7 @@ pub(crate) struct Workshop {
 pub(crate) struct Counted {
     /// Busy cycles a frame.
     pub(crate) cycles: f64,
-    /// Frames in an iteration that found any.
+    /// Frames in an iteration, or a receive burst, that found any.
     pub(crate) burst: Option<f64>,
 }
 
@@ -63,22 +70,24 @@ impl Backend {
             Self::Testpmd => "testpmd",
             Self::Ovs => "ovs",
             Self::Ringway => "ringway",
+            Self::OtherFloor => "other-floor",
         }
     }
 
     /// Whether it listens at the sockets, and so has to be there before the guests.
     pub(crate) fn listens(self) -> bool {
-        matches!(self, Self::Lawful | Self::Testpmd)
+        matches!(self, Self::Lawful | Self::OtherFloor | Self::Testpmd)
     }
 
     pub(crate) fn can_do(self, packed: bool) -> bool {
-        packed || self != Self::Lawful
+        packed || !matches!(self, Self::Lawful | Self::OtherFloor)
     }
 
     /// Starts it. If it listens, it does so when this returns.
     pub(crate) fn start(self, sockets: &[PathBuf; 2], workshop: &Workshop) -> Result<Box<dyn Switch>> {
         Ok(match self {
             Self::Lawful => Box::new(lawful::start(workshop.floor.as_ref(), sockets)?),
+            Self::OtherFloor => Box::new(lawful::start(workshop.other_floor.as_ref(), sockets)?),
             Self::Testpmd => Box::new(testpmd::start(sockets)?),
             Self::Ovs => Box::new(ovs::start(sockets)?),
             Self::Ringway => Box::new(ringway::start(sockets, workshop.tsc_hz)?),

@@ -27,6 +27,6 @@ impl Switch for Ovs {
 
     fn end(&mut self) -> Result<Counted> {
         let cycles = self.cycles_per_packet()?.context("Open vSwitch counted no cycles")?;
-        Ok(Counted { cycles, burst: None })
+        Ok(Counted { cycles, burst: self.packets_per_batch()? })
     }
 }

@@ -1,12 +1,16 @@
 //! `dpdk-testpmd` in io mode: two copies, and no look at what it copies.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use ringway_testbed::{Memory, Process, Testpmd, VhostPort};
 
 use super::{Counted, MEMORY_MIB, Switch};
 use crate::machine::SWITCH_CPU;
+
+/// For how long bursts are recorded, after the measurement: recording costs it cycles.
+const RECORDED: Duration = Duration::from_millis(500);
 
 pub(super) fn start(sockets: &[PathBuf; 2]) -> Result<impl Switch + use<>> {
     let testpmd = Testpmd::switch()
@@ -34,6 +38,6 @@ impl Switch for Testpmd {
 
     fn end(&mut self) -> Result<Counted> {
         let cycles = self.forward_stats()?.cycles_per_packet.context("testpmd counted no cycles")?;
-        Ok(Counted { cycles, burst: None })
+        Ok(Counted { cycles, burst: self.mean_burst(RECORDED)? })
     }
 }

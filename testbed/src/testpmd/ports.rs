@@ -98,7 +98,8 @@ impl VirtioUser {
         self.queue_pairs
     }
 
-    pub(super) fn vdev(&self, number: usize) -> String {
+    /// DPDK's `--vdev` for it, as the `number`th such port.
+    pub fn vdev(&self, number: usize) -> String {
         let bit = u8::from;
         format!(
             "net_virtio_user{number},path={},queues={},packed_vq={},mrg_rxbuf={},in_order={},queue_size={},mac={}{}{}",
@@ -121,12 +122,13 @@ pub struct VhostPort {
     socket: PathBuf,
     serves: bool,
     queue_pairs: u16,
+    more: String,
 }
 
 impl VhostPort {
     /// A port that listens at `socket`, with one queue pair.
     pub fn new(socket: impl AsRef<Path>) -> Self {
-        Self { socket: socket.as_ref().to_owned(), serves: true, queue_pairs: 1 }
+        Self { socket: socket.as_ref().to_owned(), serves: true, queue_pairs: 1, more: String::new() }
     }
 
     /// Whether it listens at the socket or connects to it, again and again. Yes unless told.
@@ -143,12 +145,21 @@ impl VhostPort {
         self
     }
 
+    /// Further parameters of the driver, such as `tso=1`.
+    #[must_use]
+    pub fn parameter(mut self, parameter: &str) -> Self {
+        self.more.push(',');
+        self.more.push_str(parameter);
+        self
+    }
+
     pub(super) fn queue_pairs(&self) -> u16 {
         self.queue_pairs
     }
 
     pub(super) fn vdev(&self, number: usize) -> String {
         let client = if self.serves { "" } else { ",client=1" };
-        format!("net_vhost{number},iface={},queues={}{client}", self.socket.display(), self.queue_pairs)
+        let (socket, more) = (self.socket.display(), &self.more);
+        format!("net_vhost{number},iface={socket},queues={}{client}{more}", self.queue_pairs)
     }
 }

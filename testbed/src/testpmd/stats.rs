@@ -1,5 +1,10 @@
 //! What testpmd prints about its ports and cores, as numbers.
 
+/// Per cent of empty bursts beyond which half a per cent makes too much of a difference.
+const EMPTY_MAX: f64 = 95.0;
+/// What testpmd asks for at most, unless told.
+const BURST_MAX: f64 = 32.0;
+
 /// `show port stats`: one port, from testpmd's side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "named as testpmd prints them")]
@@ -63,6 +68,21 @@ impl ForwardStats {
             cycles_per_packet: after(sums, "CPU cycles/packet="),
         })
     }
+}
+
+/// Frames a receive burst that is not empty, from `show fwd stats` while bursts are recorded. It says how many bursts there
+/// were, and which part of them was empty, in whole per cent rounded down.
+pub(super) fn mean_burst(text: &str) -> Option<f64> {
+    let frames: f64 = after(text.split_once("Accumulated forward statistics")?.1, "RX-packets:")?;
+    let full = |line: &str| {
+        let (bursts, empty) = (after::<f64>(line, "")?, after::<f64>(&line.replace('%', " "), "[")?);
+        // What was rounded down lies half a per cent higher in the middle. Near the end nothing is left to tell.
+        let empty = if empty > 0.0 { empty + 0.5 } else { 0.0 };
+        (empty < EMPTY_MAX).then_some(bursts * (1.0 - empty / 100.0))
+    };
+    let ports = text.lines().filter_map(|line| Some(line.split_once("RX-bursts :")?.1));
+    let bursts: f64 = ports.map(full).sum::<Option<_>>()?;
+    (frames > 0.0 && bursts > 0.0).then(|| (frames / bursts).min(BURST_MAX))
 }
 
 /// The number that follows the first `key`.
@@ -140,5 +160,20 @@ mod tests {
 ";
         let stats = ForwardStats { rx_packets: 10, tx_packets: 8, tx_dropped: 2, cycles_per_packet: Some(132.25) };
         assert_eq!(ForwardStats::parse(text), Some(stats));
+    }
+
+    #[test]
+    fn bursts_count_unless_they_are_empty() {
+        let text = |empty: u32| {
+            format!(
+                "  RX-bursts : 1000 [{empty}% of 0 pkts + 70% of 32 pkts + 10% of other]\n  TX-bursts : 9 [0% of 0 pkts]\n\
+                 RX-bursts : 500 [0% of 0 pkts + 100% of 32 pkts]\n\
+                 +++ Accumulated forward statistics for all ports+++\n  RX-packets: 39000  RX-dropped: 0\n"
+            )
+        };
+        assert_eq!(mean_burst(&text(20)), Some(39_000.0 / (795.0 + 500.0)));
+        assert_eq!(mean_burst(&text(0)), Some(26.0));
+        assert_eq!(mean_burst(&text(98)), None, "the first port cannot tell");
+        assert_eq!(mean_burst("Accumulated forward statistics\n RX-packets: 0\n"), None);
     }
 }
