@@ -30,6 +30,8 @@ fn a_burst_of_large_frames() {
             }
             let busy = || net.metric("ringway_worker_iterations_total", &[("mode", "busy")]);
             let before = busy();
+            // What a started ring holds while it is disabled is thrown away.
+            sender.enable(0, true).unwrap();
             sender.start_all().unwrap();
             for n in 0..FRAMES {
                 for (index, guest) in guests.iter_mut().enumerate().skip(1) {
@@ -67,6 +69,8 @@ fn a_burst_of_many_segments() {
     }
     let busy = || net.metric("ringway_worker_iterations_total", &[("mode", "busy")]);
     let before = busy();
+    // What a started ring holds while it is disabled is thrown away.
+    sender.enable(0, true).unwrap();
     sender.start_all().unwrap();
     for n in 0..FRAMES / 2 {
         comes(&mut guests[1], &packet(n), Ask::Segments(1), 0, 1);
