@@ -1,16 +1,19 @@
 //! Workers: a thread pinned to a CPU, polling every ring that it owns.
 //!
-//! `poll` is the loop, `walk` what happens to a burst, `sleep` how it waits when nothing moves, `pulse` what gets it out
-//! of a system call; `command` is the only way into a running worker, `topology` the table by which it finds receivers, and
-//! `hand_off` the ring to a receiver of another worker. Nothing here allocates, locks or logs while frames move, and nothing
-//! here makes a system call but a guest's eventfd (and to sleep).
+//! `poll` is the loop, `walk` what happens to a burst, with its stages `heads`, `lookup` and `exit`; `sleep` is how a worker
+//! waits when nothing moves, `pulse` what gets it out of a system call; `command` is the only way into a running worker,
+//! `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another worker. Nothing here
+//! allocates, locks or logs while frames move, and nothing here makes a system call but a guest's eventfd (and to sleep).
 
 mod clock;
 mod command;
 mod counters;
 mod cpus;
+mod exit;
 mod hand_off;
 mod handle;
+mod heads;
+mod lookup;
 mod poll;
 mod pulse;
 mod sleep;
