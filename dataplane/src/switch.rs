@@ -4,7 +4,6 @@
 //! on a worker's thread.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +13,7 @@ use ringway_config::{Mode, Plan};
 
 use crate::flow::{MacEntry, MacLimits, MacTable};
 use crate::guest::ring::Direction;
-use crate::guest::{Client, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
+use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
 use crate::socket::{ListenError, SocketFile};
 use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
 
@@ -172,7 +171,7 @@ impl Switch {
                 u64::from(now.saturating_sub(entry.seen)) > age
             });
             for port in &self.ports {
-                port.end_if_memory_is_lost();
+                port.end_if_unbearable();
                 for (index, counters) in port.pairs() {
                     let fault = counters.fault();
                     let before = spoken.insert((port.id, index), fault).flatten();
@@ -233,19 +232,17 @@ impl Placement {
 }
 
 impl PairHost for Switch {
-    fn attach(&self, pair: QueuePair) {
+    fn attach(&self, pair: QueuePair) -> bool {
         let mut placement = self.placement();
         let (id, receives) = (pair.id, pair.receiveq.is_some());
-        let Some(at) = placement.place(id) else {
-            tracing::warn!("port {}: no worker has room for one more queue pair", id.port);
-            return;
-        };
+        let Some(at) = placement.place(id) else { return false };
         self.workers[usize::from(at.worker)].attach(usize::from(at.slot), pair);
         placement.pairs.insert(id, (at, receives));
         placement.list_receivers(id.port);
         self.publish(&placement);
         // Only now that everybody knows where the guest is: the first frame that it sends can be answered.
         self.workers[usize::from(at.worker)].visit(usize::from(at.slot));
+        true
     }
 
     fn detach(&self, id: PairId) -> Option<QueuePair> {
@@ -257,7 +254,7 @@ impl PairHost for Switch {
         self.workers[usize::from(at.worker)].detach(usize::from(at.slot))
     }
 
-    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) {
+    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         let placement = self.placement();
         if let Some((at, _)) = placement.pairs.get(&id) {
             self.workers[usize::from(at.worker)].set_notifier(usize::from(at.slot), ring, notifier, fd);

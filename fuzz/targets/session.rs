@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use ringway::guest::ring::{ChainList, Direction};
-use ringway::guest::{Notifier, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
+use ringway::guest::{Eventfd, Notifier, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
 use ringway_config::{Mode, PortKind, VhostUser};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -165,9 +165,11 @@ struct Worker {
 }
 
 impl PairHost for Worker {
-    fn attach(&self, mut pair: QueuePair) {
+    fn attach(&self, mut pair: QueuePair) -> bool {
+        pair.greet();
         visit(&mut pair);
         assert!(self.pairs.lock().unwrap().insert(pair.id, pair).is_none(), "a pair is attached twice");
+        true
     }
 
     fn detach(&self, id: PairId) -> Option<QueuePair> {
@@ -176,7 +178,7 @@ impl PairHost for Worker {
         Some(pair)
     }
 
-    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) {
+    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         if let Some(pair) = self.pairs.lock().unwrap().get_mut(&id) {
             drop(pair.set_notifier(ring, notifier, fd));
         }

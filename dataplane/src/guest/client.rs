@@ -16,9 +16,6 @@ const RETRY: Duration = Duration::from_millis(20);
 /// Each time that nobody listens, it is twice as long, up to this. It is the appearing of the file that ends the wait.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// How long a port is shut whose front end held a worker up.
-const SHUT: Duration = Duration::from_secs(10);
-
 /// The thread that serves one port.
 #[derive(Debug)]
 pub struct Client;
@@ -43,6 +40,7 @@ fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>, watch: &Watch) {
                 (complained, pause) = (None, RETRY);
                 tracing::info!("port {}: connected to {}", port.name, port.socket.display());
                 serve_connection(port, host, stream);
+                port.recover();
             }
             // That nobody listens yet is what this mode is for; anything else is said once.
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {}
@@ -53,9 +51,6 @@ fn serve(port: &Arc<Port>, host: &Arc<dyn PairHost>, watch: &Watch) {
                 tracing::warn!("port {}: {why}", port.name);
                 port.set_last_error(Some(why));
             }
-        }
-        if port.take_offence() {
-            thread::sleep(SHUT);
         }
         let limit = if watched { RETRY_MAX } else { RETRY_MAX / 25 };
         pause = if watch.wait(pause) { RETRY } else { (pause * 2).min(limit) };

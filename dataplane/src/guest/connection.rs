@@ -34,26 +34,29 @@ pub fn serve_connection(port: &Arc<Port>, host: &Arc<dyn PairHost>, stream: Unix
         }
         Err(error) => Error::SocketError(error),
     };
-    let lost_memory = {
+    let unbearable = {
         let mut session = session.lock().unwrap_or_else(PoisonError::into_inner);
         session.end();
-        session.lost_memory()
+        session.unbearable()
     };
     port.set_connected(false);
-    if let Some(why) = lost_memory {
+    port.set_refused(unbearable.is_some() || is_refusal(&error));
+    if let Some(why) = unbearable {
         tracing::warn!("port {}: the connection is closed, {why}", port.name);
         port.set_last_error(Some(why));
         return;
     }
-    match error {
-        Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage => {
-            tracing::info!("port {}: the front end is gone", port.name);
-        }
-        error => {
-            tracing::warn!("port {}: the connection is closed, {error}", port.name);
-            port.set_last_error(Some(error.to_string()));
-        }
+    if is_refusal(&error) {
+        tracing::warn!("port {}: the connection is closed, {error}", port.name);
+        port.set_last_error(Some(error.to_string()));
+    } else {
+        tracing::info!("port {}: the front end is gone", port.name);
     }
+}
+
+/// Whether it was we who ended the connection.
+fn is_refusal(error: &Error) -> bool {
+    !matches!(error, Error::Disconnected | Error::SocketBroken(_) | Error::PartialMessage)
 }
 
 fn serve_message(

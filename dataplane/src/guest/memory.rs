@@ -114,6 +114,19 @@ impl Region {
     }
 }
 
+/// Whether regions of these lengths are not too many, nor too much in all. To be asked before they are mapped: what is mapped
+/// counts for all ports.
+pub fn affordable(lens: impl ExactSizeIterator<Item = u64>) -> Result<(), MemoryError> {
+    if lens.len() > REGIONS_MAX {
+        return Err(MemoryError::TooMany(lens.len()));
+    }
+    let len = lens.map(u128::from).sum::<u128>();
+    if len > u128::from(SHARED_MAX) {
+        return Err(MemoryError::TooMuch(u64::try_from(len).unwrap_or(u64::MAX)));
+    }
+    Ok(())
+}
+
 /// A guest's memory as one immutable table. A change makes a new table; rings and workers hold the one
 /// they were attached with.
 #[derive(Debug, Default)]
@@ -124,13 +137,7 @@ pub struct GuestMemory {
 impl GuestMemory {
     /// A table of `regions`, which must not overlap in guest physical addresses.
     pub fn new(mut regions: Vec<Arc<Region>>) -> Result<Self, MemoryError> {
-        if regions.len() > REGIONS_MAX {
-            return Err(MemoryError::TooMany(regions.len()));
-        }
-        let len = regions.iter().map(|region| u128::from(region.address.len)).sum::<u128>();
-        if len > u128::from(SHARED_MAX) {
-            return Err(MemoryError::TooMuch(u64::try_from(len).unwrap_or(u64::MAX)));
-        }
+        affordable(regions.iter().map(|region| region.address.len))?;
         regions.sort_by_key(|region| region.address.guest);
         for pair in regions.windows(2) {
             let (low, high) = (pair[0].address, pair[1].address);

@@ -31,6 +31,7 @@ pub use connection::serve_connection;
 pub use deliver::{Delivered, Frames, set_bits};
 pub use features::Features;
 pub use frame::{FRAME_LEN_MAX, FrameHead, HEAD_LEN};
+pub use notifier::{Eventfd, Offence};
 pub use pair::{Notifier, Owed, PairCounters, PairId, QueuePair, Traffic};
 pub use port::{PairHost, PairInfo, Port, PortState, QUEUE_PAIRS_MAX};
 pub use server::Server;

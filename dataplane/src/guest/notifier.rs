@@ -1,9 +1,67 @@
-//! Eventfds that a front end hands over.
+//! Eventfds that a front end hands over. Those that are rung are shared with it, and so is their O_NONBLOCK: a hostile one
+//! can take it away and fill the counter, and who rings waits. So only workers ring, whose pulse gets them out; the first
+//! time is an [`Offence`] of the port, none of whose eventfds is rung from then on.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
+/// Whether an eventfd of a port was made to block.
+#[derive(Debug, Default)]
+pub struct Offence(AtomicBool);
+
+impl Offence {
+    /// Whether it was.
+    #[must_use]
+    pub fn is_committed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was; forgotten with the answer.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// An eventfd to ring.
+#[derive(Debug)]
+pub struct Eventfd {
+    fd: OwnedFd,
+    offence: Arc<Offence>,
+}
+
+impl Eventfd {
+    /// One of a port's.
+    #[must_use]
+    pub fn new(fd: OwnedFd, offence: &Arc<Offence>) -> Self {
+        Self { fd, offence: offence.clone() }
+    }
+
+    /// Rings it, on a thread with a pulse; `false` if the port has offended.
+    #[inline]
+    pub fn ring(&self) -> bool {
+        if self.offence.is_committed() {
+            return false;
+        }
+        // A full counter was rung before. But only a write that waits can be interrupted, and ours must not wait.
+        if rustix::io::write(&self.fd, &1u64.to_ne_bytes()) == Err(Errno::INTR) {
+            self.offence.0.store(true, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+}
+
+/// One that is nobody else's.
+impl From<OwnedFd> for Eventfd {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd, offence: Arc::default() }
+    }
+}
 
 /// Takes an eventfd over: it must be one (a pipe or a file could block a worker that writes to it), and it is made
 /// non-blocking (an eventfd at its maximum would block, too).

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::features::Features;
 use super::memory::GuestMemory;
+use super::notifier::Eventfd;
 use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Used};
 use crate::account::{Counter, DropCounters, DropReason};
 
@@ -135,15 +136,33 @@ impl QueuePair {
     }
 
     /// Uses another eventfd for one of its rings from now on; the one before.
-    pub fn set_notifier(&mut self, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) -> Option<OwnedFd> {
+    pub fn set_notifier(&mut self, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) -> Option<Eventfd> {
         let ring = match ring {
             Direction::Readable => &mut self.transmitq,
             Direction::Writable => &mut self.receiveq,
         };
-        match (ring, notifier) {
-            (Some(ring), Notifier::Call) => ring.set_call(fd),
-            (Some(ring), Notifier::Error) => ring.set_error(fd),
-            (None, _) => fd,
+        let Some(ring) = ring else { return fd };
+        let before = match notifier {
+            Notifier::Call => ring.set_call(fd),
+            Notifier::Error => ring.set_error(fd),
+        };
+        if notifier == Notifier::Error && ring.fault().is_some() {
+            ring.tell_error();
+        }
+        self.greet();
+        before
+    }
+
+    /// Rings new eventfds for interrupts once, see [`Ring::greet`]. On the worker's thread.
+    pub fn greet(&mut self) {
+        [&mut self.transmitq, &mut self.receiveq].into_iter().flatten().for_each(Ring::greet);
+        self.break_if_interrupt_blocks();
+    }
+
+    fn break_if_interrupt_blocks(&mut self) {
+        let blocks = |ring: &Option<Ring>| ring.as_ref().and_then(Ring::fault) == Some(RingFault::InterruptBlocks);
+        if blocks(&self.transmitq) || blocks(&self.receiveq) {
+            self.break_pair(RingFault::InterruptBlocks);
         }
     }
 
@@ -174,7 +193,6 @@ impl QueuePair {
         list.chains.len()
     }
 
-    /// Gives back the chains of the burst that [`QueuePair::receive`] took.
     /// Gives back the first `taken` chains of the burst that [`QueuePair::receive`] took, and leaves the others in the ring,
     /// to be taken again.
     #[inline]

@@ -1,21 +1,31 @@
 //! A guest NIC as the rest of the house sees it: who it is, how it is doing, and what its pairs count.
 
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
 use ringway_config::{Mode, PortKind};
 
 use super::features::Features;
 use super::memory::GuestMemory;
+use super::notifier::{Eventfd, Offence};
 use super::pair::{Notifier, PairCounters, PairId, QueuePair};
 use super::ring::{Direction, RingFault};
 
 /// Queue pairs that a port offers: what GET_QUEUE_NUM answers. A QEMU that asks for more never boots.
 pub const QUEUE_PAIRS_MAX: u16 = 128;
+
+/// How long a port is shut whose front end held a worker up.
+const SHUT: Duration = Duration::from_secs(10);
+
+/// How long a port waits after a connection that ended in an error: twice this, and twice as long after each more in a row,
+/// up to so many.
+const REFUSED: Duration = Duration::from_millis(5);
+const REFUSED_MAX: u32 = 6;
 
 /// How far a port has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +64,12 @@ pub struct PairInfo {
 
 /// Who takes pairs into use: the switch, which hands each to a worker. A pair moves only through here.
 pub trait PairHost: Send + Sync {
-    /// Hands `pair` to a worker, and tells all workers that it is there.
-    fn attach(&self, pair: QueuePair);
+    /// Hands `pair` to a worker, and tells all workers that it is there; `false` if no worker has room.
+    fn attach(&self, pair: QueuePair) -> bool;
     /// Takes the pair back, quiescent: no worker touches it or its memory any more.
     fn detach(&self, id: PairId) -> Option<QueuePair>;
     /// Has the pair's worker use another eventfd for one of its rings. When this returns, the one before is not used any more.
-    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>);
+    fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>);
     /// The port's guest is gone: what was learnt of it goes, too.
     fn forget(&self, port: u16);
 }
@@ -79,6 +89,10 @@ pub struct Port {
     pub mode: Mode,
     /// The most bytes that a packet to or from it may have, behind Ethernet header and tags.
     pub mtu: u16,
+    /// Whether its front end held a worker up.
+    pub(super) offence: Arc<Offence>,
+    /// Connections in a row that ended in an error.
+    refused: AtomicU32,
     state: AtomicU8,
     connects: AtomicU64,
     negotiated: AtomicU64,
@@ -107,6 +121,8 @@ impl Port {
             offered: Features::offered(&vhost.mask_features),
             mode: vhost.mode,
             mtu: port.mtu,
+            offence: Arc::default(),
+            refused: AtomicU32::new(0),
             state: AtomicU8::new(PortState::Connecting as u8),
             connects: AtomicU64::new(0),
             negotiated: AtomicU64::new(0),
@@ -170,19 +186,30 @@ impl Port {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the front end that is gone held a worker up; forgotten with the answer.
-    pub(super) fn take_offence(&self) -> bool {
-        let offended = |counters: &PairCounters| counters.fault() == Some(RingFault::InterruptBlocks);
-        let offences: Vec<_> = self.pairs().filter(|(_, counters)| offended(counters)).collect();
-        offences.iter().for_each(|(_, counters)| counters.set_fault(None));
-        !offences.is_empty()
+    /// After a connection: waits as long as the next one has to. A port whose front end held a worker up is shut a while; one
+    /// whose front end is refused again and again is served ever more seldom.
+    pub(super) fn recover(&self) {
+        if self.offence.take() {
+            return thread::sleep(SHUT);
+        }
+        let refused = self.refused.load(Ordering::Relaxed);
+        if refused > 0 {
+            thread::sleep(REFUSED * (1 << refused.min(REFUSED_MAX)));
+        }
     }
 
-    /// Ends the connection if memory that the front end shares was found not to be there. For housekeeping: the data path reads
-    /// zeros until then. Says itself why when it ends.
-    pub fn end_if_memory_is_lost(&self) {
+    /// Notes how a connection ended.
+    pub(super) fn set_refused(&self, refused: bool) {
+        let count = if refused { self.refused.load(Ordering::Relaxed).saturating_add(1) } else { 0 };
+        self.refused.store(count, Ordering::Relaxed);
+    }
+
+    /// Ends the connection if the front end held a worker up, or if memory that it shares was found not to be there; the data
+    /// path reads zeros until then. For housekeeping. The connection says itself why it ends.
+    pub fn end_if_unbearable(&self) {
         let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if link.memory.upgrade().is_some_and(|memory| memory.lost().is_some())
+        let is_lost = link.memory.upgrade().is_some_and(|memory| memory.lost().is_some());
+        if (is_lost || self.offence.is_committed())
             && let Some(stream) = link.stream.upgrade()
         {
             // An error means that it has ended already.
@@ -200,11 +227,9 @@ impl Port {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).memory = Arc::downgrade(memory);
     }
 
-    /// The guest has set the rings of pair `index` up anew: what it broke before is forgotten, but for an offence.
+    /// The guest has set the rings of pair `index` up anew: what it broke before is forgotten.
     pub(super) fn forgive(&self, index: u16) {
-        if let Some(counters) = self.counters.get(usize::from(index)).and_then(OnceLock::get)
-            && counters.fault() != Some(RingFault::InterruptBlocks)
-        {
+        if let Some(counters) = self.counters.get(usize::from(index)).and_then(OnceLock::get) {
             counters.set_fault(None);
         }
     }

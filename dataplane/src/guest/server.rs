@@ -13,8 +13,6 @@ use std::time::Duration;
 use super::connection::{STACK_BYTES, serve_connection};
 use super::port::{PairHost, Port};
 
-/// How long a port is shut whose front end held a worker up.
-const SHUT: Duration = Duration::from_secs(10);
 /// How long to wait when there is no file descriptor or thread for a connection.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -58,9 +56,7 @@ fn accept(port: &Arc<Port>, host: &Arc<dyn PairHost>, listener: &UnixListener) {
             }
             before.end();
         }
-        if port.take_offence() {
-            thread::sleep(SHUT);
-        }
+        port.recover();
         tracing::info!("port {}: a front end has connected at {}", port.name, port.socket.display());
         served = begin(port, host, stream).inspect_err(|error| tracing::warn!("port {}: {error}", port.name)).ok();
     }

@@ -17,8 +17,8 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 
 use super::features::Features;
-use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress};
-use super::notifier::eventfd;
+use super::memory::{GuestMemory, MemoryError, REGIONS_MAX, Region, RegionAddress, affordable};
+use super::notifier::{Eventfd, eventfd};
 use super::pair::{Notifier, Owed, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
 use super::ring::{Direction, Ring, RingAddress, RingError, RingFault};
@@ -32,6 +32,8 @@ struct Vring {
     base: u32,
     kick: Kick,
     call: Option<OwnedFd>,
+    /// It was not rung yet.
+    call_is_new: bool,
     error: Option<OwnedFd>,
     enabled: bool,
     /// The rule that was broken in it, since it was last set up.
@@ -88,8 +90,11 @@ impl Session {
         self.replies
     }
 
-    /// Why the guest's memory is not what it was, if so.
-    pub(super) fn lost_memory(&self) -> Option<String> {
+    /// Why the connection is not to be borne, if so.
+    pub(super) fn unbearable(&self) -> Option<String> {
+        if self.port.offence.is_committed() {
+            return Some("an eventfd was made to block, which held a worker up: the port is shut a while".to_owned());
+        }
         let at = self.memory.lost()?.guest;
         Some(format!("guest memory at {at:#x} shrank under us: its file was cut off, or its file system is full"))
     }
@@ -118,10 +123,10 @@ impl Session {
 
     /// Uses another eventfd for the virtqueue `index`, in place: what runs goes on.
     fn set_notifier(&mut self, index: u8, notifier: Notifier, fd: Option<OwnedFd>) -> Result<()> {
-        let shared = fd.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
+        let shared = self.shared(fd.as_ref())?;
         let vring = self.vring(index.into())?;
         match notifier {
-            Notifier::Call => vring.call = fd,
+            Notifier::Call => (vring.call, vring.call_is_new) = (fd, true),
             Notifier::Error => vring.error = fd,
         }
         if self.attached[usize::from(index / 2)] {
@@ -130,6 +135,12 @@ impl Session {
             self.host.set_notifier(id, ring, notifier, shared);
         }
         Ok(())
+    }
+
+    /// A copy of an eventfd, for a worker to ring.
+    fn shared(&self, fd: Option<&OwnedFd>) -> Result<Option<Eventfd>> {
+        let copy = fd.map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
+        Ok(copy.map(|fd| Eventfd::new(fd, &self.port.offence)))
     }
 
     /// Changes something of all of them.
@@ -150,11 +161,16 @@ impl Session {
         let pair = self.host.detach(PairId { port: self.port.id, index });
         self.port.set_running(index, None);
         let Some(pair) = pair else { return };
+        // A rule that was broken ends the pair, also that half of it which did not run; but not one that was reset.
+        let broken = pair.counters.fault().map(|_| RingFault::PairBroken);
         let rings = [(slot * 2, pair.receiveq), (slot * 2 + 1, pair.transmitq)];
         for (vring, ring) in rings {
+            let vring = &mut self.vrings[vring];
+            if !matches!(vring.kick, Kick::Stopped) {
+                vring.fault = vring.fault.or(ring.as_ref().and_then(Ring::fault)).or(broken);
+            }
             if let Some(ring) = ring {
-                self.vrings[vring].base = ring.base();
-                self.vrings[vring].fault = ring.fault();
+                vring.base = ring.base();
             }
         }
     }
@@ -169,10 +185,8 @@ impl Session {
         if receiveq.is_none() && transmitq.is_none() {
             return Ok(());
         }
-        if self.port.fault(index) == Some(RingFault::InterruptBlocks) {
-            return Err(refuse(format!(
-                "an eventfd of queue pair {index} was made to block: for that, the port is shut a while"
-            )));
+        if self.port.offence.is_committed() {
+            return Err(refuse("an eventfd was made to block".to_owned()));
         }
         let size = |ring: &Option<Ring>| ring.as_ref().map_or(0, Ring::size);
         let info = PairInfo {
@@ -186,6 +200,7 @@ impl Session {
             Kick::By(fd) => Some(fd.try_clone().map_err(Error::ReqHandlerError)?),
             Kick::Stopped | Kick::Polled => None,
         };
+        let broken = self.port.fault(index).map(|_| RingFault::PairBroken);
         let mut pair = QueuePair {
             id: PairId { port: self.port.id, index },
             transmitq,
@@ -199,10 +214,19 @@ impl Session {
             last_receiver: u16::MAX,
             owed: Owed::default(),
         };
+        if let Some(broken) = broken {
+            // One ring of it was reset and the other was not.
+            [&mut pair.receiveq, &mut pair.transmitq].into_iter().flatten().for_each(|ring| ring.set_fault(broken));
+        }
         pair.begin();
+        if !self.host.attach(pair) {
+            let why = format!("no worker has room for queue pair {index}: it waits until its port changes");
+            tracing::warn!("port {}: {why}", self.port.name);
+            self.port.set_last_error(Some(why));
+            return Ok(());
+        }
         self.port.set_running(index, enabled.then_some(info));
         self.attached[slot] = true;
-        self.host.attach(pair);
         Ok(())
     }
 
@@ -216,7 +240,7 @@ impl Session {
         if vring.size == 0 || self.regions.is_empty() || matches!(vring.kick, Kick::Stopped) {
             return Ok(None);
         }
-        let call = vring.call.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?;
+        let (call, error) = (self.shared(vring.call.as_ref())?, self.shared(vring.error.as_ref())?);
         let address = RingAddress { size: vring.size, descriptors, driver, device };
         let mut ring = match Ring::new(self.features, direction, address, vring.base, &self.memory, call) {
             Ok(ring) => ring,
@@ -233,7 +257,10 @@ impl Session {
         if let Some(fault) = vring.fault {
             ring.set_fault(fault);
         }
-        ring.set_error(vring.error.as_ref().map(OwnedFd::try_clone).transpose().map_err(Error::ReqHandlerError)?);
+        ring.set_error(error);
+        if std::mem::take(&mut self.vrings[index].call_is_new) {
+            ring.set_call_is_new();
+        }
         if std::mem::take(&mut self.vrings[index].waits) && !self.vrings.iter().any(|vring| vring.waits) {
             self.port.set_last_error(None);
         }
@@ -340,6 +367,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> Result<Option<Vec<Base>>> {
+        affordable(regions.iter().map(|region| region.memory_size)).map_err(memory_error)?;
         let map =
             |(region, file): (&VhostUserMemoryRegion, &File)| Region::map(region_address(region), file).map(Arc::new);
         let regions = regions.iter().zip(&files).map(map).collect::<std::result::Result<_, _>>();
@@ -358,6 +386,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         _postcopy: Option<bool>,
     ) -> Result<Option<Base>> {
         // QEMU 7.2 adds a region once for each queue pair.
+        affordable([region.memory_size].into_iter()).map_err(memory_error)?;
         let region = Region::map(region_address(region), &file).map_err(memory_error)?;
         if self.regions.iter().any(|known| known.is_same(&region)) {
             return Ok(None);
@@ -415,13 +444,16 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         // Stops the ring: it runs again when it is set up anew.
-        self.change(index, |vring| {
-            vring.kick = Kick::Stopped;
-            vring.areas = None;
-            vring.fault = None;
-            Ok(())
-        })?;
-        self.forgive((index / 2) as u16);
+        let pair = (index / 2) as u16;
+        self.vring(index)?;
+        self.stop_pair(pair);
+        let vring = self.vring(index)?;
+        vring.kick = Kick::Stopped;
+        vring.areas = None;
+        vring.fault = None;
+        vring.waits = false;
+        self.forgive(pair);
+        self.start_pair(pair)?;
         Ok(VhostUserVringState::new(index, self.vring(index)?.base))
     }
 
@@ -438,13 +470,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_vring_call(&mut self, index: u8, file: Option<File>) -> Result<()> {
         let call = file.map(eventfd).transpose().map_err(Error::ReqHandlerError)?;
-        self.set_notifier(index, Notifier::Call, call)?;
-        // What was published before went to the old eventfd, where nobody may listen any more. One interrupt too many
-        // is allowed, one too few is not.
-        if let Some(call) = &self.vring(index.into())?.call {
-            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
-        }
-        Ok(())
+        self.set_notifier(index, Notifier::Call, call)
     }
 
     fn set_vring_err(&mut self, index: u8, file: Option<File>) -> Result<()> {

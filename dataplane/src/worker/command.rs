@@ -11,7 +11,7 @@ use rustix::event::EventfdFlags;
 
 use super::topology::Topology;
 use crate::guest::ring::Direction;
-use crate::guest::{Notifier, QueuePair};
+use crate::guest::{Eventfd, Notifier, QueuePair};
 
 /// Commands that may wait; each control thread waits for its answer, so few ever do.
 const COMMANDS_MAX: usize = 64;
@@ -24,7 +24,7 @@ pub(super) enum Command {
     /// Take from the pair in this slot, too: every worker knows where to deliver what its guest is answered.
     Visit { slot: usize, done: Sender<()> },
     /// Use this eventfd for a ring of the pair in this slot; the answer is the one before.
-    Notifier { slot: usize, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>, done: Sender<Option<OwnedFd>> },
+    Notifier { slot: usize, ring: Direction, notifier: Notifier, fd: Option<Eventfd>, done: Sender<Option<Eventfd>> },
     /// Give it back.
     Detach { slot: usize, done: Sender<Option<Box<QueuePair>>> },
     /// Look at this table from now on; the answer is the old one.

@@ -1,6 +1,5 @@
 //! A running worker, as control holds it.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
@@ -22,7 +21,7 @@ use super::topology::Topology;
 use super::walk::{Links, Walker};
 use crate::flow::{FlowReader, FlowTable, MacTable};
 use crate::guest::ring::Direction;
-use crate::guest::{Notifier, QueuePair};
+use crate::guest::{Eventfd, Notifier, QueuePair};
 
 /// Flows that a worker's table holds.
 const FLOWS: usize = 65536;
@@ -181,7 +180,7 @@ impl Worker {
     }
 
     /// Has it use another eventfd for a ring of the pair in a slot. When this returns, it is done with the one before.
-    pub fn set_notifier(&self, slot: usize, ring: Direction, notifier: Notifier, fd: Option<OwnedFd>) {
+    pub fn set_notifier(&self, slot: usize, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         drop(self.mailbox.ask(|done| Command::Notifier { slot, ring, notifier, fd, done }));
     }
 

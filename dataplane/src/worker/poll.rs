@@ -125,6 +125,7 @@ impl Poller {
                     if pair.kick().is_some_and(|kick| self.alarm.add(kick).is_err()) {
                         pair.kick = None; // what cannot be waited for is polled
                     }
+                    pair.greet();
                     self.walker.memories[slot] = Some(pair.memory.clone());
                     self.walker.pairs[slot] = Some(pair);
                     let _ = done.send(());

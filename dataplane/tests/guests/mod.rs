@@ -146,7 +146,8 @@ impl Net {
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let families = metrics::collect(&self.switch);
         let family = families.iter().find(|family| family.name() == name);
-        let series = family.into_iter().flat_map(|family| family.get_metric()).filter(|series| {
+        let family = family.unwrap_or_else(|| panic!("there is no metric {name}"));
+        let series = family.get_metric().iter().filter(|series| {
             labels.iter().all(|&(name, value)| {
                 series.get_label().iter().any(|label| label.name() == name && label.value() == value)
             })

@@ -65,7 +65,7 @@ impl Model {
         let base = encoded(layout, size, position.into());
         let (features, address) = (features(layout, RULES), address(&bench.queue, &bench.memory));
         let theirs = Some(call.try_clone().unwrap());
-        let ring = Ring::new(features, direction, address, base, &bench.shared, theirs).unwrap();
+        let ring = Ring::new(features, direction, address, base, &bench.shared, theirs.map(Into::into)).unwrap();
         bench.queue.set_interrupts(false);
         let at = i64::from(position);
         let (event, repeats) = match layout {
@@ -202,7 +202,7 @@ fn a_position_beyond_the_ring() {
     let (call, address) = (Bells::new(false).unwrap().call.unwrap(), address(&bench.queue, &bench.memory));
     let base = bench.ring.base();
     let features = features(Layout::Packed, RULES);
-    bench.ring = Ring::new(features, Direction::Readable, address, base, &bench.shared, Some(call)).unwrap();
+    bench.ring = Ring::new(features, Direction::Readable, address, base, &bench.shared, Some(call.into())).unwrap();
     for bits in [7, 0x7fff, 0x8007, 0xffff] {
         let driver = bench.queue.areas().driver;
         bench.memory.store_u32(driver, 2 << 16 | bits, std::sync::atomic::Ordering::Relaxed);

@@ -477,9 +477,15 @@ fn kicks_and_interrupts_are_asked_for() {
         let (call, shared) = (Bells::new(false).unwrap().call.unwrap(), bench.shared.clone());
         let address = address(&bench.queue, &bench.memory);
         let base = bench.ring.base();
-        let mut ring =
-            Ring::new(features(layout, Rules::default()), Direction::Readable, address, base, &shared, Some(call))
-                .unwrap();
+        let mut ring = Ring::new(
+            features(layout, Rules::default()),
+            Direction::Readable,
+            address,
+            base,
+            &shared,
+            Some(call.into()),
+        )
+        .unwrap();
         bench.queue.set_interrupts(false);
         assert!(!ring.interrupt());
         bench.queue.set_interrupts(true);

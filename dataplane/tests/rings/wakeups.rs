@@ -176,7 +176,7 @@ fn hammer(layout: Layout, rules: Rules, direction: Direction) {
     let (kick, call) = (bells.kick.unwrap(), bells.call.unwrap());
     let (address, theirs) = (address(&bench.queue, &bench.memory), call.try_clone().unwrap());
     let features = features(layout, rules);
-    let ring = Ring::new(features, direction, address, bench.ring.base(), &bench.shared, Some(theirs)).unwrap();
+    let ring = Ring::new(features, direction, address, bench.ring.base(), &bench.shared, Some(theirs.into())).unwrap();
     let (driver_side, device_side) = (Side::default(), Side::default());
     let device = Device { ring, memory: &bench.shared, kick: &kick, driver: &driver_side, me: &device_side };
     let driver =

@@ -13,7 +13,6 @@ mod packed;
 mod shared;
 mod split;
 
-use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -25,6 +24,7 @@ pub use split::SplitRing;
 
 use super::features::Features;
 use super::memory::GuestMemory;
+use super::notifier::Eventfd;
 
 /// The largest queue that virtio allows, split or packed.
 pub const RING_SIZE_MAX: u16 = 32768;
@@ -98,8 +98,10 @@ enum Layout {
 pub struct Ring {
     layout: Layout,
     fault: Option<RingFault>,
-    call: Option<OwnedFd>,
-    error: Option<OwnedFd>,
+    call: Option<Eventfd>,
+    /// The eventfd for interrupts is new: what was published before went to another.
+    call_is_new: bool,
+    error: Option<Eventfd>,
     // Keeps mapped what the layout's pointers point into.
     _memory: Arc<GuestMemory>,
 }
@@ -113,30 +115,47 @@ impl Ring {
         address: RingAddress,
         base: u32,
         memory: &Arc<GuestMemory>,
-        call: Option<OwnedFd>,
+        call: Option<Eventfd>,
     ) -> Result<Self, RingError> {
         let layout = if features.contains(Features::RING_PACKED) {
             Layout::Packed(PackedRing::new(features, direction, address, base, memory)?)
         } else {
             Layout::Split(SplitRing::new(features, direction, address, base, memory)?)
         };
-        Ok(Self { layout, fault: None, call, error: None, _memory: memory.clone() })
+        Ok(Self { layout, fault: None, call, call_is_new: false, error: None, _memory: memory.clone() })
     }
 
     /// Interrupts the guest by this eventfd from now on; the one before.
-    pub fn set_call(&mut self, call: Option<OwnedFd>) -> Option<OwnedFd> {
+    pub fn set_call(&mut self, call: Option<Eventfd>) -> Option<Eventfd> {
+        self.call_is_new = true;
         std::mem::replace(&mut self.call, call)
     }
 
     /// Tells the front end by this eventfd from now on that the ring is broken; the one before.
-    pub fn set_error(&mut self, error: Option<OwnedFd>) -> Option<OwnedFd> {
+    pub fn set_error(&mut self, error: Option<Eventfd>) -> Option<Eventfd> {
         std::mem::replace(&mut self.error, error)
+    }
+
+    /// Marks the eventfd for interrupts as new.
+    pub fn set_call_is_new(&mut self) {
+        self.call_is_new = true;
+    }
+
+    /// Rings a new eventfd for interrupts once. What was published before was told to an old one, to which nobody may listen
+    /// any more: one interrupt too many is allowed, one too few is not.
+    pub fn greet(&mut self) {
+        if std::mem::take(&mut self.call_is_new)
+            && let Some(call) = &self.call
+            && !call.ring()
+        {
+            self.set_fault(RingFault::InterruptBlocks);
+        }
     }
 
     /// Tells the front end that the ring is broken.
     pub fn tell_error(&self) {
         if let Some(error) = &self.error {
-            let _ = rustix::io::write(error, &1u64.to_ne_bytes());
+            error.ring();
         }
     }
 
@@ -188,8 +207,8 @@ impl Ring {
             }
     }
 
-    /// Asks the driver to kick when it makes chains available, or not to bother; to be called between bursts. After asking, look once more
-    /// before sleeping: what came in between was not kicked.
+    /// Asks the driver to kick when it makes chains available, or not to bother; to be called between bursts. After asking,
+    /// look once more before sleeping: what came in between was not kicked.
     pub fn set_kicks(&mut self, wanted: bool) {
         match &mut self.layout {
             Layout::Packed(ring) => ring.set_kicks(wanted),
@@ -212,9 +231,7 @@ impl Ring {
             Layout::Split(ring) => ring.wants_interrupt(),
         };
         let Some(call) = &self.call else { return false };
-        // A full eventfd counter means an interrupt is pending anyway. But only a write that waits can be interrupted itself,
-        // and ours must not wait: somebody made the eventfd block.
-        if wanted && rustix::io::write(call, &1u64.to_ne_bytes()) == Err(rustix::io::Errno::INTR) {
+        if wanted && !call.ring() {
             self.set_fault(RingFault::InterruptBlocks);
         }
         wanted
