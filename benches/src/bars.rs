@@ -99,7 +99,14 @@ mod tests {
     use crate::paced::Latency;
 
     fn measured(cycles: f64, p99_us: Option<f64>) -> Result<Measured, String> {
-        let latency = |p99_us| Latency { asked_mframes: 5.0, sent_mframes: 5.0, lost: 0.0, p50_us: 1.0, p99_us };
+        let latency = |p99_us| Latency {
+            asked_mframes: 5.0,
+            sent_mframes: 5.0,
+            lost: 0.0,
+            p50_us: 1.0,
+            p99_us,
+            p99_all_us: p99_us,
+        };
         let half_load = |p99_us| HalfLoad { latency: latency(p99_us), cpu_share: 1.0 };
         let (mframes, half_load) = (1000.0 / cycles, p99_us.map(half_load));
         Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, cpu_share: 1.0, half_load })

@@ -181,7 +181,14 @@ mod tests {
             cpu_share: 1.0,
             half_load,
         };
-        let latency = Latency { asked_mframes: 5.0, sent_mframes: 5.0, lost: 0.000_1, p50_us: 2.0, p99_us: 4.125 };
+        let latency = Latency {
+            asked_mframes: 5.0,
+            sent_mframes: 5.0,
+            lost: 0.000_1,
+            p50_us: 2.0,
+            p99_us: 4.125,
+            p99_all_us: 9.0,
+        };
         let half_load = HalfLoad { latency, cpu_share: 1.0 };
         let rounds = cycles.iter().map(|&cycles| {
             let (testpmd, ringway) = (measured(100.0, None), measured(cycles, Some(half_load)));

@@ -37,8 +37,11 @@ pub(crate) struct Latency {
     pub(crate) sent_mframes: f64,
     /// Part of them that never arrived. In the percentiles each of these took a second.
     pub(crate) lost: f64,
+    /// Percentiles of windows of 20 ms, of which the median.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
+    /// Of all frames.
+    pub(crate) p99_all_us: f64,
 }
 
 /// Two guests on one CPU, one that sends and one that receives.
@@ -94,6 +97,7 @@ fn latency(line: &str, asked_mframes: f64) -> Option<Latency> {
         lost: of("lost")?,
         p50_us: of("p50_us")?,
         p99_us: of("p99_us")?,
+        p99_all_us: of("p99_all_us")?,
     })
 }
 
@@ -103,9 +107,15 @@ mod tests {
 
     #[test]
     fn its_line_is_read() {
-        let expected =
-            Latency { asked_mframes: 10.0, sent_mframes: 9.998, lost: 0.000_012, p50_us: 3.21, p99_us: 8.97 };
-        assert_eq!(latency("sent 9.998 lost 0.000012 p50_us 3.21 p99_us 8.97", 10.0), Some(expected));
+        let expected = Latency {
+            asked_mframes: 10.0,
+            sent_mframes: 9.998,
+            lost: 0.000_012,
+            p50_us: 3.21,
+            p99_us: 8.97,
+            p99_all_us: 40.2,
+        };
+        assert_eq!(latency("sent 9.998 lost 0.000012 p50_us 3.21 p99_us 8.97 p99_all_us 40.2", 10.0), Some(expected));
         assert_eq!(latency("sent 9.998 lost 0.000012 p50_us", 10.0), None);
     }
 }
