@@ -242,6 +242,16 @@ pub struct Segment<'m> {
 }
 
 impl<'m> Segment<'m> {
+    /// A piece of memory of our own, such as an mbuf's, to be copied from and to like a guest's.
+    ///
+    /// # Safety
+    /// `len` bytes from `ptr` on stay mapped, and no reference to them exists, for all of `'m`.
+    #[inline]
+    #[must_use]
+    pub unsafe fn of_our_own(ptr: NonNull<u8>, len: u32) -> Self {
+        Self { ptr, len, memory: PhantomData }
+    }
+
     /// Bytes.
     #[inline]
     #[must_use]

@@ -28,11 +28,13 @@ mod watch;
 
 pub use client::Client;
 pub use connection::serve_connection;
+pub use cursor::Room;
 pub use deliver::{Delivered, Frames, set_bits};
 pub use features::Features;
+pub use finish::{Finisher, Short, Shortage, Sink};
 pub use frame::{FRAME_LEN_MAX, FrameHead, HEAD_LEN};
 pub use notifier::{Eventfd, Offence};
-pub use pair::{Notifier, Owed, PairCounters, PairId, QueuePair, Traffic};
+pub use pair::{Notifier, Owed, PairCounters, PairId, QueuePair};
 pub use port::{PairHost, PairInfo, Port, PortState, QUEUE_PAIRS_MAX};
 pub use server::Server;
 pub use session::Session;

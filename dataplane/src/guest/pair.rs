@@ -8,7 +8,7 @@ use super::features::Features;
 use super::memory::GuestMemory;
 use super::notifier::Eventfd;
 use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Used};
-use crate::account::{Counter, DropCounters, DropReason};
+use crate::account::{Counter, DropCounters, DropReason, Traffic};
 
 /// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
 #[derive(Debug, Default)]
@@ -28,24 +28,6 @@ pub struct PairCounters {
     /// By [`RingFault`], times that the guest broke that rule.
     faults: [Counter; RingFault::ALL.len()],
     fault: AtomicU8,
-}
-
-/// Frames and their bytes, without virtio-net headers.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Frames.
-    pub packets: Counter,
-    /// Bytes.
-    pub bytes: Counter,
-}
-
-impl Traffic {
-    /// Counts a burst; the owner only.
-    #[inline]
-    pub fn add(&self, packets: u64, bytes: u64) {
-        self.packets.add(packets);
-        self.bytes.add(bytes);
-    }
 }
 
 impl PairCounters {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use ringway_config::{Mode, PortKind};
+use ringway_config::{Mode, VhostUser};
 
 use super::features::Features;
 use super::memory::GuestMemory;
@@ -110,10 +110,9 @@ struct Link {
 }
 
 impl Port {
-    /// The port that `port` describes, to which nobody is connected.
+    /// The port that `port` and `vhost` describe, to which nobody is connected.
     #[must_use]
-    pub fn new(id: u16, port: &ringway_config::Port) -> Self {
-        let PortKind::VhostUser(vhost) = &port.kind;
+    pub fn new(id: u16, port: &ringway_config::Port, vhost: &VhostUser) -> Self {
         Self {
             id,
             name: port.name.clone(),

@@ -2,8 +2,9 @@
 
 use arrayvec::ArrayVec;
 
-use super::counters::WorkerCounters;
+use super::counters::{PathCounters, WorkerCounters};
 use super::topology::{Location, Topology};
+use super::uplink::{Moves, Nics, nic_at};
 use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
 use crate::account::DropReason;
 use crate::guest::ring::{BURST, ChainList};
@@ -18,6 +19,7 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) port: u16,
     pub(super) pairs: &'a mut Pairs,
     pub(super) memories: &'m Memories,
+    pub(super) nics: &'a mut Nics,
     pub(super) topology: &'a Topology,
     pub(super) counters: &'a WorkerCounters,
     pub(super) links: &'a mut Links,
@@ -28,6 +30,12 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) room: &'a mut ChainList<'m>,
     /// The slot that was delivered to last.
     pub(super) last: usize,
+    /// What goes to guests counts here.
+    pub(super) path: &'a PathCounters,
+    /// Of a burst that came from a NIC.
+    pub(super) moves: Option<Moves<'a>>,
+    /// Frames that go to several ports.
+    pub(super) flooded: u32,
 }
 
 impl Exit<'_, '_> {
@@ -79,6 +87,11 @@ impl Exit<'_, '_> {
             [] => return false,
             [only] => self.send_to_pair(*only, group),
             several => {
+                if let Some(own) = topology.ports.get(usize::from(output)).and_then(|port| port.of_worker(self.worker))
+                {
+                    self.send_to_pair(own, group);
+                    return true;
+                }
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {
                     let head = self.frames.heads[index].frame(self.frames.lens[index] as usize);
@@ -112,13 +125,13 @@ impl Exit<'_, '_> {
                 };
                 self.last = slot;
                 owe(self.owed, self.pairs, slot);
-                self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
-                self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
+                self.path.forwarded_bytes.add(delivered.bytes);
+                self.path.copied_bytes.add(delivered.copied);
                 if delivered.generated != 0 {
                     self.counters.generated.add(delivered.generated);
                 }
             }
-            _ => self.drop(DropReason::ReceiverStopped, group),
+            _ => self.send_to_nic(slot, group),
         }
     }
 
@@ -141,11 +154,14 @@ impl Exit<'_, '_> {
         }
     }
 
-    /// Counts frames as dropped, with the pair that they came from.
+    /// Counts frames as dropped, with the pair or the NIC queue that they came from.
     #[cold]
-    fn drop(&mut self, reason: DropReason, group: u32) {
+    pub(super) fn drop(&mut self, reason: DropReason, group: u32) {
+        let count = u64::from(group.count_ones());
         if let Some(Some(pair)) = self.pairs.get(self.slot) {
-            pair.counters.receive_dropped.add(reason, u64::from(group.count_ones()));
+            pair.counters.receive_dropped.add(reason, count);
+        } else if let Some(queue) = nic_at(self.nics, self.slot) {
+            queue.counters.receive_dropped.add(reason, count);
         }
     }
 }
