@@ -11,10 +11,10 @@ use crate::switch::Backend;
 const NOISE_MAX: f64 = 1.15;
 
 /// Switch and load poll, each on a CPU of its own: where one had less of it than this, somebody else had the rest.
-const CPU_SHARE_MIN: f64 = 0.95;
+pub(crate) const CPU_SHARE_MIN: f64 = 0.95;
 
 /// What p99 is about: where somebody else had more of a CPU than this at half load, p99 tells how long they had it.
-const LATENCY_CPU_SHARE_MIN: f64 = 0.93;
+pub(crate) const LATENCY_CPU_SHARE_MIN: f64 = 0.93;
 
 /// Nor does it tell anything at a load that was not offered.
 const SENT_MIN: f64 = 0.95;
