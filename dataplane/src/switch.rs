@@ -48,10 +48,34 @@ pub struct Bridge {
     pub mac_ageing: Duration,
 }
 
+/// A pair in use.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    at: Location,
+    use_: PairUse,
+}
+
+/// What a pair is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PairUse {
+    /// Its guest can be given frames.
+    Receives,
+    /// It can only send them.
+    Sends,
+    /// Nothing: what it sends is thrown away.
+    Drained,
+}
+
+/// Slots of a worker that disabled pairs may take. A guest that was given 128 pairs and uses one has 127 of them: there must
+/// be slots left for those that are of use. What is sent by one that gets no slot stays in its ring until it is enabled.
+fn drained_max() -> usize {
+    Worker::slots() / 4
+}
+
 /// Where pairs are, and what the workers were told of it.
 #[derive(Debug, Default)]
 struct Placement {
-    pairs: HashMap<PairId, (Location, bool)>,
+    pairs: HashMap<PairId, Placed>,
     nic_queues: HashMap<QueueId, Location>,
     /// By worker and slot.
     taken: Vec<Vec<bool>>,
@@ -202,7 +226,7 @@ impl Switch {
     /// Which worker has a pair.
     #[must_use]
     pub fn worker_of(&self, id: PairId) -> Option<u16> {
-        self.placement().pairs.get(&id).map(|(at, _)| at.worker)
+        self.placement().pairs.get(&id).map(|pair| pair.at.worker)
     }
 
     /// The coarse time: seconds since the start.
@@ -281,22 +305,28 @@ fn bridge_view(bridge: u16, bridge_of: &[u16]) -> BridgeView {
 
 impl Placement {
     /// A slot for a pair: all pairs of a port on one worker, ports dealt out to the worker with the fewest pairs.
-    fn place(&mut self, id: PairId) -> Option<Location> {
+    fn place(&mut self, id: PairId, use_: PairUse) -> Option<Location> {
         let count = |taken: &Vec<bool>| taken.iter().filter(|&&slot| slot).count();
-        let sibling = self.pairs.iter().find(|(other, _)| other.port == id.port).map(|(_, (at, _))| at.worker);
+        let sibling = self.pairs.iter().find(|(other, _)| other.port == id.port).map(|(_, pair)| pair.at.worker);
         let worker = match sibling {
             Some(worker) => usize::from(worker),
             None => (0..self.taken.len()).min_by_key(|&worker| count(&self.taken[worker]))?,
         };
+        let is_drained = |pair: &&Placed| usize::from(pair.at.worker) == worker && pair.use_ == PairUse::Drained;
+        if use_ == PairUse::Drained && self.pairs.values().filter(is_drained).count() >= drained_max() {
+            return None;
+        }
         let slot = self.taken[worker].iter().position(|&taken| !taken)?;
         self.taken[worker][slot] = true;
-        Some(Location { worker: worker as u16, slot: slot as u16 })
+        let at = Location { worker: worker as u16, slot: slot as u16 };
+        self.pairs.insert(id, Placed { at, use_ });
+        Some(at)
     }
 
     /// Rewrites what the topology says of the port's receivers.
     fn list_receivers(&mut self, port: u16) {
-        let receives = |(id, (at, receives)): (&PairId, &(Location, bool))| {
-            (id.port == port && *receives).then_some((id.index, *at))
+        let receives = |(id, pair): (&PairId, &Placed)| {
+            (id.port == port && pair.use_ == PairUse::Receives).then_some((id.index, pair.at))
         };
         let mut receivers: Vec<_> = self.pairs.iter().filter_map(receives).collect();
         receivers.sort_by_key(|&(index, _)| index);
@@ -373,10 +403,14 @@ impl nic::Host for Switch {
 impl PairHost for Switch {
     fn attach(&self, pair: QueuePair) -> bool {
         let mut placement = self.placement();
-        let (id, receives) = (pair.id, pair.receiveq.is_some());
-        let Some(at) = placement.place(id) else { return false };
+        let id = pair.id;
+        let use_ = match (&pair.receiveq, pair.discards) {
+            (Some(_), _) => PairUse::Receives,
+            (None, false) => PairUse::Sends,
+            (None, true) => PairUse::Drained,
+        };
+        let Some(at) = placement.place(id, use_) else { return false };
         self.workers[usize::from(at.worker)].attach(usize::from(at.slot), pair);
-        placement.pairs.insert(id, (at, receives));
         placement.list_receivers(id.port);
         self.publish(&placement);
         // Only now that everybody knows where the guest is: the first frame that it sends can be answered.
@@ -386,7 +420,7 @@ impl PairHost for Switch {
 
     fn detach(&self, id: PairId) -> Option<QueuePair> {
         let mut placement = self.placement();
-        let (at, _) = placement.pairs.remove(&id)?;
+        let Placed { at, .. } = placement.pairs.remove(&id)?;
         placement.list_receivers(id.port);
         self.publish(&placement);
         placement.taken[usize::from(at.worker)][usize::from(at.slot)] = false;
@@ -395,12 +429,39 @@ impl PairHost for Switch {
 
     fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         let placement = self.placement();
-        if let Some((at, _)) = placement.pairs.get(&id) {
+        if let Some(Placed { at, .. }) = placement.pairs.get(&id) {
             self.workers[usize::from(at.worker)].set_notifier(usize::from(at.slot), ring, notifier, fd);
         }
     }
 
     fn forget(&self, port: u16) {
         self.remove_macs(|entry| entry.port == port);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pairs that are of no use take a quarter of the slots, and no more, however many there are.
+    #[test]
+    fn disabled_pairs_leave_slots_for_others() {
+        let slots = Worker::slots();
+        let mut placement = Placement { taken: vec![vec![false; slots]; 2], ..Placement::default() };
+        let ids = |port: u16| (0..).map(move |pair| PairId { port: port + pair / 128, index: pair % 128 });
+        let mut place =
+            |port, use_| ids(port).take(2 * slots).filter(|&id| placement.place(id, use_).is_some()).count();
+        assert_eq!(place(0, PairUse::Drained), 2 * drained_max());
+        assert_eq!(place(1000, PairUse::Receives), 2 * (slots - drained_max()));
+        assert_eq!(place(2000, PairUse::Sends), 0);
+        // A slot that comes free is for anybody.
+        let pairs = placement.pairs.clone();
+        for (id, pair) in pairs.iter().filter(|(_, pair)| pair.use_ == PairUse::Receives) {
+            placement.pairs.remove(id);
+            placement.taken[usize::from(pair.at.worker)][usize::from(pair.at.slot)] = false;
+        }
+        let full = PairId { port: 3000, index: 0 };
+        assert_eq!(placement.place(full, PairUse::Drained), None);
+        assert!(placement.place(full, PairUse::Sends).is_some());
     }
 }

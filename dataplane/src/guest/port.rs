@@ -64,7 +64,8 @@ pub struct PairInfo {
 
 /// Who takes pairs into use: the switch, which hands each to a worker. A pair moves only through here.
 pub trait PairHost: Send + Sync {
-    /// Hands `pair` to a worker, and tells all workers that it is there; `false` if no worker has room.
+    /// Hands `pair` to a worker, and tells all workers that it is there; `false` if no worker has room, which for one that is
+    /// disabled comes early.
     fn attach(&self, pair: QueuePair) -> bool;
     /// Takes the pair back, quiescent: no worker touches it or its memory any more.
     fn detach(&self, id: PairId) -> Option<QueuePair>;

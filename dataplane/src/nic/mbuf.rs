@@ -290,7 +290,7 @@ fn data(mbuf: &rte_mbuf, len: u32) -> Segment<'_> {
     let start = mbuf.buf_addr.cast::<u8>().wrapping_add(mbuf.data_off.into());
     // SAFETY: DPDK's buffers hold `data_len` bytes from `data_off` on, and `buf_len` in all; they live as long as the mbuf, and
     // nobody makes references into them.
-    unsafe { Segment::of_our_own(NonNull::new(start).unwrap_or(NonNull::dangling()), len) }
+    unsafe { Segment::new(NonNull::new(start).unwrap_or(NonNull::dangling()), len) }
 }
 
 /// Gives mbufs back to where they come from, with what is chained to them; nulls are passed over.

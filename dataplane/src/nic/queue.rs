@@ -72,15 +72,17 @@ pub struct RxQueue {
     driver: Driver,
     /// Received, and not yet taken.
     pub held: Mbufs<BURST>,
+    /// The first held frame was flooded to the ports before this one, as far as one visit may: it goes on here.
+    pub flood_begun: Option<u16>,
 }
 
 impl RxQueue {
     pub(super) fn ethdev(port: u16, queue: u16) -> Self {
-        Self { driver: Driver::Ethdev(port, queue), held: Mbufs::new() }
+        Self { driver: Driver::Ethdev(port, queue), held: Mbufs::new(), flood_begun: None }
     }
 
     pub(super) fn double(wire: Arc<Wire>) -> Self {
-        Self { driver: Driver::Double(wire), held: Mbufs::new() }
+        Self { driver: Driver::Double(wire), held: Mbufs::new(), flood_begun: None }
     }
 
     fn is_double(&self) -> bool {

@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::counters::{PathCounters, WorkerCounters};
+use super::heads::{VISIT_BYTES_MAX, cost};
 use super::topology::{Location, Topology};
 use super::uplink::{Moves, Nics, nic_at};
 use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
@@ -54,28 +55,50 @@ impl Exit<'_, '_> {
 
     /// Sends the frames of `flood` to every other port of the bridge, and those of `forward` to theirs, so that
     /// each port gets its frames in order.
+    ///
+    /// A frame that is alone may be too much for one visit: then it goes to some ports, and where it is to go on is the answer.
+    /// With that as `begun` it does.
     #[cold]
-    pub(super) fn flood(&mut self, mut forward: u32, flood: u32, outputs: &[u16; BURST]) {
+    pub(super) fn flood(
+        &mut self,
+        mut forward: u32,
+        flood: u32,
+        outputs: &[u16; BURST],
+        begun: Option<u16>,
+    ) -> Option<u16> {
         let bridge = self.topology.ports.get(usize::from(self.port)).map_or(0, |port| usize::from(port.bridge));
         let topology = self.topology;
         let ports = topology.bridges.get(bridge).map_or(&[][..], |bridge| &bridge.ports);
-        let mut copies = 0;
-        for &output in ports {
+        let Frames { asking, offloads, lens, .. } = self.frames;
+        let price = if flood.is_power_of_two() {
+            cost(asking, offloads, lens, flood.trailing_zeros() as usize % BURST)
+        } else {
+            0
+        };
+        let (mut copies, mut spent, mut goes_on) = (0, 0, None);
+        for &output in ports.iter().filter(|&&port| begun.is_none_or(|begun| port >= begun)) {
             let up = topology.ports.get(usize::from(output)).is_some_and(|port| !port.receivers.is_empty());
             if output == self.port || !up {
                 continue;
+            }
+            if spent + price > VISIT_BYTES_MAX && copies > 0 {
+                goes_on = Some(output);
+                break;
             }
             let group = group(forward, outputs, output);
             forward &= !group;
             self.send_to_port(output, group | flood);
             copies += 1;
+            spent += price;
         }
         let frames = u64::from(flood.count_ones());
-        match copies {
-            0 => self.drop(DropReason::NoDestination, flood),
-            _ => self.counters.extra_copies.add(frames * (copies - 1)),
+        match (copies, begun) {
+            (_, Some(_)) => self.counters.extra_copies.add(frames * copies),
+            (0, None) => self.drop(DropReason::NoDestination, flood),
+            (_, None) => self.counters.extra_copies.add(frames * (copies - 1)),
         }
         self.forward(forward, outputs);
+        goes_on
     }
 
     /// To one of the port's queues, chosen by flow. `false` if it has none running.

@@ -8,8 +8,8 @@ use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, set_bits};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, NetHeader, Offload, packet_len};
 
-/// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass. What is
-/// over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
+/// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass to one. What
+/// is over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
 /// else for a quarter of a millisecond, and flooded to a hundred ports for a hundred times as long.
 pub(super) const VISIT_BYTES_MAX: u64 = 256 * 1024;
 
@@ -183,9 +183,7 @@ impl Scratch {
 
     /// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.
     pub(super) fn cost(&self, read: &Heads, index: usize) -> u64 {
-        let segments =
-            if read.asking >> index & 1 != 0 { extra_cost(&self.offloads[index], self.lens[index]) } else { 0 };
-        u64::from(self.lens[index]) + segments
+        cost(read.asking, &self.offloads, &self.lens, index)
     }
 
     /// Takes no more of the burst's `count` frames than one visit may.
@@ -209,6 +207,12 @@ impl Scratch {
             dropped.add(self.reasons[index], 1);
         }
     }
+}
+
+/// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.
+pub(super) fn cost(asking: u32, offloads: &[Offload; BURST], lens: &[u32; BURST], index: usize) -> u64 {
+    let segments = if asking >> index & 1 != 0 { extra_cost(&offloads[index], lens[index]) } else { 0 };
+    u64::from(lens[index]) + segments
 }
 
 /// What is asked for a frame, and what that costs.

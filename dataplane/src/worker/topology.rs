@@ -35,7 +35,7 @@ impl PortView {
 pub struct BridgeView {
     /// Moves with the bridge's configuration, and ends every verdict made before.
     pub generation: u32,
-    /// Numbers of its ports.
+    /// Numbers of its ports, ascending: a flood that is spread over visits goes on by number.
     pub ports: Vec<u16>,
 }
 

@@ -80,11 +80,13 @@ impl Walker {
         if rx.held.is_empty() {
             return 0;
         }
+        let begun = rx.flood_begun;
         let mut burst = std::mem::take(&mut rx.held);
         burst.prefetch();
         let mut list = ChainList::new();
         // Those for whose pieces there is no room come with the next visit.
-        let _ = (0..burst.len()).all(|index| list.push(burst.pieces(index)));
+        let count = if begun.is_some() { 1 } else { burst.len() };
+        let _ = (0..count).all(|index| list.push(burst.pieces(index)));
         let (port, mtu, queue_counters) = (queue.id.port, queue.mtu, queue.counters.clone());
         super::walk::pay_if_owed(owed, pairs);
 
@@ -95,15 +97,20 @@ impl Walker {
         }
         let dropped = &queue_counters.receive_dropped;
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
-        let (forward, flood) = scratch.look_up(&mut read, &lookup, flows, dropped);
+        let (forward, flood) = match begun {
+            None => scratch.look_up(&mut read, &lookup, flows, dropped),
+            Some(_) => (0, read.good),
+        };
         let taken = read.taken;
-        if read.good != first(taken) {
-            scratch.count_dropped(&read, dropped);
+        if begun.is_none() {
+            if read.good != first(taken) {
+                scratch.count_dropped(&read, dropped);
+            }
+            if taken < list.chains.len() {
+                read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
+            }
+            queue_counters.received.add(taken as u64, read.bytes);
         }
-        if taken < list.chains.len() {
-            read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
-        }
-        queue_counters.received.add(taken as u64, read.bytes);
 
         let super::heads::Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
         let (longest, asking) = (read.longest, read.asking);
@@ -128,10 +135,11 @@ impl Walker {
             moves: Some(Moves { mbufs: &burst, staged: ArrayVec::new() }),
             flooded: flood,
         };
+        let mut goes_on = None;
         if flood == 0 {
             exit.forward(forward, outputs);
         } else {
-            exit.flood(forward, flood, outputs);
+            goes_on = exit.flood(forward, flood, outputs, begun);
         }
         let staged = exit.moves.map(|moves| moves.staged).unwrap_or_default();
         drop((list, room));
@@ -148,9 +156,10 @@ impl Walker {
                 counters.nic_to_nic.forwarded_bytes.add(sent);
             }
         }
-        burst.free_first(taken);
+        burst.free_first(if goes_on.is_some() { 0 } else { taken });
         if let Some(rx) = nic_at(nics, slot).and_then(|queue| queue.rx.as_mut()) {
             rx.held = burst;
+            rx.flood_begun = goes_on;
         }
         taken
     }

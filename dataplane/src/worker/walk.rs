@@ -107,7 +107,9 @@ impl Walker {
         } = self;
         let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
         let mut list = ChainList::new();
-        pair.receive(memory, BURST, &mut list);
+        // Of a frame that is being flooded, each visit takes a part.
+        let begun = pair.flood_begun;
+        pair.receive(memory, if begun.is_some() { 1 } else { BURST }, &mut list);
         if list.chains.is_empty() {
             return 0;
         }
@@ -129,15 +131,20 @@ impl Walker {
             scratch.afford(&mut read, list.chains.len());
         }
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
-        let (forward, flood) = scratch.look_up(&mut read, &lookup, flows, dropped);
+        let (forward, flood) = match begun {
+            None => scratch.look_up(&mut read, &lookup, flows, dropped),
+            Some(_) => (0, read.good),
+        };
         let taken = read.taken;
-        if read.good != first(taken) {
-            scratch.count_dropped(&read, dropped);
+        if begun.is_none() {
+            if read.good != first(taken) {
+                scratch.count_dropped(&read, dropped);
+            }
+            if taken < list.chains.len() {
+                read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
+            }
+            pair.counters.received.add(taken as u64, read.bytes);
         }
-        if taken < list.chains.len() {
-            read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
-        }
-        pair.counters.received.add(taken as u64, read.bytes);
 
         let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
         let frames =
@@ -161,10 +168,11 @@ impl Walker {
             moves: None,
             flooded: flood,
         };
+        let mut goes_on = None;
         if flood == 0 {
             exit.forward(forward, outputs);
         } else {
-            exit.flood(forward, flood, outputs);
+            goes_on = exit.flood(forward, flood, outputs, begun);
         }
 
         let last = exit.last as u16;
@@ -174,7 +182,8 @@ impl Walker {
 
         // Only now: the receivers' copies came straight from these buffers.
         if let Some(Some(pair)) = pairs.get_mut(slot) {
-            pair.complete(&list, taken);
+            pair.complete(&list, if goes_on.is_some() { 0 } else { taken });
+            pair.flood_begun = goes_on;
             pair.last_receiver = last;
         }
         owe(owed, pairs, slot);
