@@ -28,6 +28,7 @@ pub struct Session {
     features: Features,
     regions: Vec<Arc<Region>>,
     memory: Arc<GuestMemory>,
+    /// Those of the pairs up to the last that was spoken of: most front ends have few, and a thousand sessions add up.
     vrings: Vec<Vring>,
     /// The front end asked for replies to messages that have none of their own.
     replies: bool,
@@ -46,7 +47,7 @@ impl Session {
             features: Features::empty(),
             regions: Vec::new(),
             memory: Arc::default(),
-            vrings: (0..QUEUE_PAIRS_MAX * 2).map(|_| Vring::default()).collect(),
+            vrings: Vec::new(),
             replies: false,
             attached: [false; QUEUE_PAIRS_MAX as usize],
         }
@@ -75,7 +76,14 @@ impl Session {
     }
 
     fn vring(&mut self, index: u32) -> Result<&mut Vring> {
-        self.vrings.get_mut(index as usize).ok_or(Error::InvalidParam)
+        if index >= u32::from(QUEUE_PAIRS_MAX) * 2 {
+            return Err(Error::InvalidParam);
+        }
+        let index = index as usize;
+        if index >= self.vrings.len() {
+            self.vrings.resize_with((index | 1) + 1, Vring::default);
+        }
+        self.vrings.get_mut(index).ok_or(Error::InvalidParam)
     }
 
     /// Changes something of the virtqueue `index` while no worker has its pair.
@@ -139,6 +147,9 @@ impl Session {
     /// transmitq is drained.
     fn start_pair(&mut self, index: u16) -> Result<()> {
         let slot = usize::from(index);
+        if slot * 2 >= self.vrings.len() {
+            return Ok(());
+        }
         let receiveq = if self.is_enabled(slot * 2) { self.ring(slot * 2, Direction::Writable)? } else { None };
         let transmitq = self.ring(slot * 2 + 1, Direction::Readable)?;
         let discards = !self.is_enabled(slot * 2 + 1);
@@ -243,7 +254,7 @@ impl Session {
     /// Once the guest has reset all rings of a pair that were broken, it is a pair like any other.
     fn forgive(&self, index: u16) {
         let slot = usize::from(index) * 2;
-        if self.vrings[slot..slot + 2].iter().all(|vring| vring.fault.is_none()) {
+        if self.vrings.iter().skip(slot).take(2).all(|vring| vring.fault.is_none()) {
             self.port.forgive(index);
         }
     }

@@ -16,7 +16,7 @@ use super::super::notifier::{Eventfd, eventfd};
 use super::super::pair::Notifier;
 use super::super::port::QUEUE_PAIRS_MAX;
 use super::super::ring::RING_SIZE_MAX;
-use super::vring::{Kick, Vring};
+use super::vring::Kick;
 use super::{Session, refuse};
 
 fn memory_error(error: MemoryError) -> Error {
@@ -63,7 +63,7 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn reset_owner(&mut self) -> Result<()> {
         self.change_all(|session| {
-            session.vrings.fill_with(Vring::default);
+            session.vrings.clear();
             (0..QUEUE_PAIRS_MAX).for_each(|index| session.forgive(index));
             Ok(())
         })
