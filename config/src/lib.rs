@@ -41,6 +41,7 @@ use std::path::Path;
 
 pub use error::Error;
 pub use plan::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers};
+pub use validate::MTU_MAX;
 
 use error::Problem;
 use source::Source;
