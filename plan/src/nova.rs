@@ -94,7 +94,8 @@ fn ranges(cpus: &[usize]) -> String {
             _ => parts.push((cpu, cpu)),
         }
     }
-    let part = |(first, last): (usize, usize)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    let part =
+        |(first, last): (usize, usize)| if first == last { first.to_string() } else { format!("{first}-{last}") };
     parts.into_iter().map(part).collect::<Vec<_>>().join(",")
 }
 

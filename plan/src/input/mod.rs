@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use error::InputError;
-pub use properties::Properties;
 pub(crate) use error::escaped;
+pub use properties::Properties;
 pub(crate) use properties::boolean;
 
 /// A guest to plan for, as said so far. Later words win over earlier ones, NICs and properties are added.

@@ -32,7 +32,11 @@ impl Plan {
         };
         wrap(&mut page, "  ", &format!("rings: {rings}"));
         page.push('\n');
-        let _ = writeln!(page, "{:<20} {:>5} {:>7} {:>11} {:>5}  queue pairs from", "NIC", "pairs", "vectors", "rx/tx size", "MTU");
+        let _ = writeln!(
+            page,
+            "{:<20} {:>5} {:>7} {:>11} {:>5}  queue pairs from",
+            "NIC", "pairs", "vectors", "rx/tx size", "MTU"
+        );
         for nic in &self.nics {
             let size = |size: Option<u32>| size.unwrap_or(256).to_string();
             let sizes = format!("{}/{}", size(nic.rx_queue_size), size(nic.tx_queue_size));
@@ -50,7 +54,8 @@ impl Plan {
             let _ = writeln!(page, "  {} {switch} {}", "Ringway", nic.socket.display());
         }
         self.costs(&mut page);
-        let asked: Vec<&str> = self.nics.iter().filter(|nic| nic.queue_pairs > 1).map(|nic| nic.ethtool.as_str()).collect();
+        let asked: Vec<&str> =
+            self.nics.iter().filter(|nic| nic.queue_pairs > 1).map(|nic| nic.ethtool.as_str()).collect();
         if !asked.is_empty() {
             page.push_str("\nin the guest, if its kernel does not do it by itself\n");
             for line in asked {

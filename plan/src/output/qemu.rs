@@ -24,7 +24,8 @@ impl Plan {
         let mut add = |words: &[&str]| all.push(words.iter().map(|word| quoted(word)).collect());
         // `-name` reads commas as the ends of its options.
         add(&["-name", &doubled(&guest.name)]);
-        let accelerator = if guest.virt_type == "kvm" { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] };
+        let accelerator =
+            if guest.virt_type == "kvm" { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] };
         add(&accelerator);
         let mib = self.memory.kib / 1024;
         add(&["-smp", &guest.vcpus.to_string(), "-m", &format!("{mib}M")]);

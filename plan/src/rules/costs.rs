@@ -25,13 +25,7 @@ pub(crate) const RINGWAY_PORT_FILES: u64 = 2;
 /// The usual soft limit, which holds for a QEMU when qemu.conf says nothing.
 const FILES_DEFAULT: i64 = 1024;
 
-pub(crate) fn of(
-    input: &Input,
-    host: &Host,
-    guest: &Guest,
-    nics: &[GuestNic],
-    found: &mut Findings,
-) -> Arithmetic {
+pub(crate) fn of(input: &Input, host: &Host, guest: &Guest, nics: &[GuestNic], found: &mut Findings) -> Arithmetic {
     let pairs: u32 = nics.iter().map(|nic| nic.queue_pairs).sum();
     let count = nics.len() as u64;
     let files_max = match input.qemu.max_files {
@@ -51,10 +45,7 @@ pub(crate) fn of(
         vectors_max,
         vhost_kernel_kib: 2 * u64::from(pairs) * VHOST_KERNEL_KIB,
         ringway_kib: u64::from(pairs) * RINGWAY_PAIR_KIB + count * RINGWAY_PORT_KIB,
-        qemu_files: QEMU_FILES
-            + u64::from(guest.vcpus)
-            + u64::from(pairs) * QEMU_PAIR_FILES
-            + count * QEMU_NIC_FILES,
+        qemu_files: QEMU_FILES + u64::from(guest.vcpus) + u64::from(pairs) * QEMU_PAIR_FILES + count * QEMU_NIC_FILES,
         qemu_files_max: u64::try_from(files_max).unwrap_or(0),
         ringway_files: u64::from(pairs) * RINGWAY_PAIR_FILES + count * RINGWAY_PORT_FILES,
         ringway_files_max: host.files_max,
@@ -74,7 +65,8 @@ fn vectors(costs: &Arithmetic, guest: &Guest, nics: &[GuestNic], found: &mut Fin
     let each = (vectors_max / u32::try_from(nics.len()).unwrap_or(u32::MAX)).saturating_sub(2) / 2;
     let linux = u64::from(guest.vcpus) * u64::from(VECTORS_MAX);
     let what = format!("{vectors} MSI-X vectors for {} queue pairs, of {vectors_max}", costs.queue_pairs);
-    let fewer = if each > 0 { format!("give each NIC {each} queue pairs at most") } else { "use fewer NICs".to_owned() };
+    let fewer =
+        if each > 0 { format!("give each NIC {each} queue pairs at most") } else { "use fewer NICs".to_owned() };
     let mend = if u64::from(vectors) <= linux && linux > u64::from(vectors_max) {
         format!("{fewer}, or say vectors_max = {linux} if the guest is Linux, which has {VECTORS_MAX} for each vCPU")
     } else {
@@ -88,10 +80,16 @@ fn files(costs: &Arithmetic, found: &mut Findings) {
     if qemu_files > qemu_files_max {
         let what = format!("this guest's QEMU has about {qemu_files} files open, of {qemu_files_max}");
         let enough = qemu_files.next_power_of_two().max(2048);
-        found.refuse(Rule::Files, "qemu.conf max_files", what, format!("set max_files = {enough} in /etc/libvirt/qemu.conf"));
+        found.refuse(
+            Rule::Files,
+            "qemu.conf max_files",
+            what,
+            format!("set max_files = {enough} in /etc/libvirt/qemu.conf"),
+        );
     }
     if ringway_files_max > 0 && ringway_files > ringway_files_max {
-        let what = format!("Ringway would have {ringway_files} files open for this guest alone, of {ringway_files_max}");
+        let what =
+            format!("Ringway would have {ringway_files} files open for this guest alone, of {ringway_files_max}");
         let mend = "raise its hard limit: LimitNOFILE= of its unit, or ulimit -Hn";
         found.refuse(Rule::Files, "Ringway's limit of open files", what, mend);
     }
@@ -112,10 +110,14 @@ fn pays(input: &Input, guest: &Guest, nics: &[GuestNic], found: &mut Findings) {
         found.warn("queues", text);
     }
     if input.traffic.small_outgoing {
-        found.warn("traffic", "mostly small packets go out: more transmit rings can cost more than they bring; measure with queues = 1");
+        found.warn(
+            "traffic",
+            "mostly small packets go out: more transmit rings can cost more than they bring; measure with queues = 1",
+        );
     }
     if input.traffic.one_connection {
-        found.warn("traffic", "one connection stays on one queue pair, whatever their number: the others bring nothing");
+        found
+            .warn("traffic", "one connection stays on one queue pair, whatever their number: the others bring nothing");
     }
     let used = match input.traffic.queues_enabled {
         None => guest.vcpus,

@@ -151,7 +151,9 @@ mod tests {
     #[test]
     fn numbered_names_are_known_with_a_number_only() {
         assert!(in_flavor("numa_cpus.0") && in_flavor("numa_mem.12") && in_flavor("mem_page_size"));
-        assert!(!in_flavor("numa_cpus") && !in_flavor("numa_cpus.x") && !in_flavor("numa_cpus.") && !in_flavor("pmu.1"));
+        assert!(
+            !in_flavor("numa_cpus") && !in_flavor("numa_cpus.x") && !in_flavor("numa_cpus.") && !in_flavor("pmu.1")
+        );
         assert!(in_image("vif_model") && !in_flavor("vif_model"));
     }
 

@@ -33,18 +33,19 @@ pub(crate) fn of(input: &Input, host: &Host, vcpus: Option<u32>, found: &mut Fin
         found.refuse(Rule::Guest, "[libvirt] file_backed_memory", what, "use 0 for off, or the MiB for all guests");
     }
     let backing = match (pages, files > 0) {
-        (Some(_), true) => {
+        (Err(Told), _) => None,
+        (Ok(Some(_)), true) => {
             let mend = "unset hw:mem_page_size, or set file_backed_memory = 0";
             found.refuse(Rule::MemoryPagesUnsupported, "hw:mem_page_size", "the host backs memory by files", mend);
             None
         }
-        (Some(pages), false) => huge_pages(pages, input, host, found),
-        (None, true) => files_in_memory(input, host, found),
-        (None, false) if input.is_novas() => {
+        (Ok(Some(pages)), false) => huge_pages(pages, input, host, found),
+        (Ok(None), true) => files_in_memory(input, host, found),
+        (Ok(None), false) if input.is_novas() => {
             found.refuse(Rule::SharedMemory, "hw:mem_page_size", format!("not set: {DEAD}"), MEND);
             None
         }
-        (None, false) => Some(Backing::Memfd),
+        (Ok(None), false) => Some(Backing::Memfd),
     };
     let cells = numa::cells(input, vcpus, kib, backing.as_ref(), found);
     let (kib, backing, cells) = (kib?, backing?, cells?);
@@ -53,7 +54,8 @@ pub(crate) fn of(input: &Input, host: &Host, vcpus: Option<u32>, found: &mut Fin
         for cell in &cells {
             if cell.kib % size_kib != 0 {
                 let what = format!("{} KiB of node {} are no whole pages of {size_kib} KiB", cell.kib, cell.id);
-                let mend = format!("give the guest a multiple of {} MiB", (size_kib / 1024).max(1) * cells.len() as u64);
+                let mend =
+                    format!("give the guest a multiple of {} MiB", (size_kib / 1024).max(1) * cells.len() as u64);
                 found.refuse(Rule::PageSizeFits, "memory", what, mend);
             }
         }
@@ -85,18 +87,23 @@ fn memory_kib(input: &Input, found: &mut Findings) -> Option<u64> {
     found.within(Rule::Guest, "memory_mib", mib, (1, MEMORY_MIB_MAX)).map(|mib| u64::from(mib) * 1024)
 }
 
+/// What was asked for cannot be, and that was told.
+struct Told;
+
 /// What pages are asked for: nova's `_get_numa_pagesize_constraint`, or the plan's own key.
-fn pages(input: &Input, found: &mut Findings) -> Option<Pages> {
+fn pages(input: &Input, found: &mut Findings) -> Result<Option<Pages>, Told> {
     if let Some(kib) = input.guest.page_size_kib {
         if input.is_novas() {
             let mend = "use hw:mem_page_size for a guest of nova's";
             found.refuse(Rule::Twice, "page_size_kib", "the guest has a flavor or an image with properties", mend);
+            return Err(Told);
         }
         return match u64::try_from(kib) {
-            Ok(kib @ 1..) => Some(Pages::Kib(kib)),
+            Ok(kib @ 1..) => Ok(Some(Pages::Kib(kib))),
             _ => {
-                found.refuse(Rule::PageSizeInvalid, "page_size_kib", format!("{kib} is no size"), "write 2048 or 1048576");
-                None
+                let mend = "write 2048 or 1048576";
+                found.refuse(Rule::PageSizeInvalid, "page_size_kib", format!("{kib} is no size"), mend);
+                Err(Told)
             }
         };
     }
@@ -105,39 +112,39 @@ fn pages(input: &Input, found: &mut Findings) -> Option<Pages> {
         if image.is_some() {
             let what = "the image chooses a page size and the flavor says nothing";
             found.refuse(Rule::PageSizeForbidden, "hw_mem_page_size", what, MEND);
+            return Err(Told);
         }
-        return None;
+        return Ok(None);
     };
     let asked = size("hw:mem_page_size", flavor, found)?;
     match image {
-        None => Some(asked),
-        Some(image) if matches!(asked, Pages::Any | Pages::Large) => size("hw_mem_page_size", image, found),
+        None => Ok(Some(asked)),
+        Some(image) if matches!(asked, Pages::Any | Pages::Large) => size("hw_mem_page_size", image, found).map(Some),
         Some(image) => {
             let what = format!("the image chooses {image} and the flavor insists on {flavor}");
             let mend = "remove it from the image, or write large in the flavor";
             found.refuse(Rule::PageSizeForbidden, "hw_mem_page_size", what, mend);
-            None
+            Err(Told)
         }
     }
 }
 
-fn size(about: &str, text: &str, found: &mut Findings) -> Option<Pages> {
+fn size(about: &str, text: &str, found: &mut Findings) -> Result<Pages, Told> {
     match text {
-        "small" => return Some(Pages::Small),
-        "large" => return Some(Pages::Large),
-        "any" => return Some(Pages::Any),
+        "small" => return Ok(Pages::Small),
+        "large" => return Ok(Pages::Large),
+        "any" => return Ok(Pages::Any),
         _ => {}
     }
-    let kib = kib(text).filter(|&kib| kib > 0);
-    if kib.is_none() {
+    kib(text).filter(|&kib| kib > 0).map(Pages::Kib).ok_or_else(|| {
         let mend = "write large, 2MB or 1GB";
         found.refuse(Rule::PageSizeInvalid, about, format!("`{text}` is no page size"), mend);
-    }
-    kib.map(Pages::Kib)
+        Told
+    })
 }
 
-/// A number alone is KiB; with a unit it is that, as oslo.utils reads it: `2MB` and `2MiB` are the same to it, and `b` alone
-/// would be bits.
+/// A number alone is KiB; with a unit it is that, as oslo.utils reads it: `2MB` and `2MiB` are the same to it. Its bits are
+/// nobody's page size.
 fn kib(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().ok()?;
@@ -145,7 +152,7 @@ fn kib(text: &str) -> Option<u64> {
     if unit.is_empty() {
         return Some(number);
     }
-    let unit = unit.strip_suffix('B').or_else(|| unit.strip_suffix("bit").and(None)).unwrap_or(unit);
+    let unit = unit.strip_suffix('B').unwrap_or(unit);
     let factor = match unit.strip_suffix('i').unwrap_or(unit) {
         "k" | "K" => 1,
         "m" | "M" => 1024,
@@ -195,7 +202,8 @@ fn files_in_memory(input: &Input, host: &Host, found: &mut Findings) -> Option<B
             None
         }
         None => {
-            let text = format!("{} has to be on tmpfs or hugetlbfs, or the switch refuses the memory; {mend}", dir.display());
+            let text =
+                format!("{} has to be on tmpfs or hugetlbfs, or the switch refuses the memory; {mend}", dir.display());
             found.warn(about, text);
             Some(Backing::Files { dir })
         }

@@ -11,9 +11,9 @@ mod packed;
 mod properties;
 mod versions;
 
+use crate::Host;
 use crate::input::Input;
 use crate::made::{Plan, Warning};
-use crate::Host;
 
 pub use refusal::{Refusal, Rule};
 

@@ -51,7 +51,8 @@ pub(crate) fn of(
             }
         };
         let (queue_pairs, queue_pairs_from) = pairs?;
-        let withheld: BTreeSet<&String> = nic.mask_features.iter().filter_map(|mask| host.masks.get(mask)).flatten().collect();
+        let withheld: BTreeSet<&String> =
+            nic.mask_features.iter().filter_map(|mask| host.masks.get(mask)).flatten().collect();
         let features = host.features.iter().filter(|feature| !withheld.contains(feature));
         Some(GuestNic {
             name: nic.name.clone(),
@@ -94,7 +95,12 @@ fn ring_size(about: &str, said: Option<i64>, found: &mut Findings) -> Option<u32
         None => None,
         Some(size @ (256 | 512 | 1024)) => u32::try_from(size).ok(),
         Some(other) => {
-            found.refuse(Rule::RingSize, about, format!("{other} is none of them"), "write 1024, or leave it out for 256");
+            found.refuse(
+                Rule::RingSize,
+                about,
+                format!("{other} is none of them"),
+                "write 1024, or leave it out for 256",
+            );
             None
         }
     }
@@ -198,7 +204,12 @@ fn masked(nic: &Nic, host: &Host, packed: bool, pairs: u32, found: &mut Findings
     for feature in NEEDED_FOR_MULTIQUEUE {
         if pairs > 1 && masks(feature) {
             let what = format!("{feature} is withheld: the guest would have one of its {pairs} queue pairs");
-            found.refuse(Rule::Offered, &about, what, format!("remove {feature} from mask_features, or write queues = 1"));
+            found.refuse(
+                Rule::Offered,
+                &about,
+                what,
+                format!("remove {feature} from mask_features, or write queues = 1"),
+            );
         }
     }
 }
@@ -248,7 +259,12 @@ impl Taken {
             found.refuse(Rule::Port, &format!("{} socket", nic.name), what, "give each its own");
         }
         if let Some(mac) = nic.mac.as_ref().filter(|&mac| !self.macs.insert(mac.to_ascii_lowercase())) {
-            found.refuse(Rule::Mac, &format!("{} mac", nic.name), format!("{mac} is another NIC's as well"), "give each its own");
+            found.refuse(
+                Rule::Mac,
+                &format!("{} mac", nic.name),
+                format!("{mac} is another NIC's as well"),
+                "give each its own",
+            );
         }
     }
 }
@@ -258,14 +274,13 @@ fn mac(guest: &str, nic: &Nic, found: &mut Findings) -> Option<String> {
     let Some(said) = &nic.mac else {
         // FNV-1a: any spread will do, as long as it is the same tomorrow.
         let bytes = guest.bytes().chain([0]).chain(nic.name.bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let hash =
+            bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         let [.., a, b, c] = hash.to_be_bytes();
         return Some(format!("52:54:00:{a:02x}:{b:02x}:{c:02x}"));
     };
-    let bytes: Vec<Option<u8>> = said
-        .split(':')
-        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten())
-        .collect();
+    let bytes: Vec<Option<u8>> =
+        said.split(':').map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok()).flatten()).collect();
     let good = bytes.len() == 6
         && bytes.iter().all(Option::is_some)
         && bytes[0].is_some_and(|first| first & 1 == 0)

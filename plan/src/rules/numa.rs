@@ -58,11 +58,8 @@ fn divided(nodes: u32, vcpus: u32, kib: u64, found: &mut Findings) -> Option<Vec
         return None;
     }
     let each = vcpus / nodes;
-    let cell = |id: u32| Cell {
-        id: id as usize,
-        cpus: (id * each..(id + 1) * each).collect(),
-        kib: kib / u64::from(nodes),
-    };
+    let cell =
+        |id: u32| Cell { id: id as usize, cpus: (id * each..(id + 1) * each).collect(), kib: kib / u64::from(nodes) };
     Some((0..nodes).map(cell).collect())
 }
 
@@ -74,8 +71,10 @@ fn manual(input: &Input, found: &mut Findings) -> Option<Option<Written>> {
     let flavor = flavor.filter_map(|(key, value)| Some((key, key.strip_prefix("hw:numa_")?, value)));
     let image = input.image.iter().flat_map(|image| image.properties.iter());
     let image = image.filter_map(|(key, value)| Some((key, key.strip_prefix("hw_numa_")?, value)));
-    let (flavor, image): (Vec<_>, Vec<_>) =
-        (flavor.filter(|(_, name, _)| *name != "nodes").collect(), image.filter(|(_, name, _)| *name != "nodes").collect());
+    let (flavor, image): (Vec<_>, Vec<_>) = (
+        flavor.filter(|(_, name, _)| *name != "nodes").collect(),
+        image.filter(|(_, name, _)| *name != "nodes").collect(),
+    );
     if !flavor.is_empty() && !image.is_empty() {
         let mend = "remove it from the image";
         found.refuse(Rule::NumaForbidden, image[0].0, "flavor and image both say what the nodes have", mend);
@@ -99,7 +98,12 @@ fn manual(input: &Input, found: &mut Findings) -> Option<Option<Written>> {
                 good = false;
             }
             _ => {
-                found.refuse(Rule::NumaMemory, key, format!("`{value}` is no number of MiB"), "write MiB, such as 2048");
+                found.refuse(
+                    Rule::NumaMemory,
+                    key,
+                    format!("`{value}` is no number of MiB"),
+                    "write MiB, such as 2048",
+                );
                 good = false;
             }
         }

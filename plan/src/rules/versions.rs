@@ -23,7 +23,12 @@ fn at_least(about: &str, said: Option<&str>, [major, minor]: [u32; 2], found: &m
     match (numbers.next().flatten(), numbers.next().unwrap_or(Some(0))) {
         (Some(a), Some(b)) if (a, b) >= (major, minor) => {}
         (Some(_), Some(_)) => {
-            found.refuse(Rule::Versions, about, format!("{said} is too old"), format!("upgrade to {major}.{minor} or later"));
+            found.refuse(
+                Rule::Versions,
+                about,
+                format!("{said} is too old"),
+                format!("upgrade to {major}.{minor} or later"),
+            );
         }
         _ => found.refuse(Rule::Versions, about, format!("`{said}` is no version"), "write it like 9.0.0"),
     }
