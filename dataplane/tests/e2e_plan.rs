@@ -10,7 +10,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use common::{SWITCH_CPU, assert_balances};
-use ringway_testbed::driver::{Guest, Layout, Listener, Options, frame, mac};
+use ringway_testbed::driver::frame::{frame, mac};
+use ringway_testbed::driver::{Guest, Layout, Listener, Options};
 use ringway_testbed::{Agent, Libvirt, Ringway, TempDir, ringway_binary, scratch_dir, wait_for};
 use serde_json::Value;
 
@@ -103,16 +104,11 @@ impl Net {
 
     /// A transfer by TCP, whole: its sum is the same at both ends.
     fn transfer(&self) {
-        self.run("vm2", "nc -l -p 7777 </dev/null 2>/dev/null | md5sum >/run/sum & for i in $(seq 100); do netstat -ltn | grep -q :7777 && exit 0; usleep 100000; done; exit 1");
-        let sent = self.run(
-            "vm1",
-            "head -c 8388608 /dev/urandom >/run/data; timeout 30 nc -w 5 10.88.0.2 7777 </run/data >/dev/null; md5sum </run/data",
-        );
-        let arrived = || {
-            let sum = self.run("vm2", "cat /run/sum");
-            (!sum.is_empty()).then_some(sum)
-        };
-        assert_eq!(wait_for("the end of the transfer", ANSWER, arrived).unwrap(), sent);
+        let serve = "mkdir -p /run/www; head -c 8388608 /dev/urandom >/run/www/data; httpd -p 8080 -h /run/www; md5sum </run/www/data";
+        let sent = self.run("vm2", serve);
+        let arrived = self.run("vm1", "timeout 30 wget -q -O - http://10.88.0.2:8080/data | md5sum");
+        assert_eq!(arrived, sent);
+        self.run("vm2", "killall httpd");
     }
 
     fn wait_port(&self, name: &str, key: &str, wanted: impl Into<Value>) {

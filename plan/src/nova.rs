@@ -24,7 +24,8 @@ pub fn provider_yaml(host: &Host) -> String {
          meta:\n  schema_version: '1.0'\nproviders:\n  - identification:\n      uuid: '$COMPUTE_NODE'\n    traits:\n      additional:\n        - CUSTOM_RINGWAY\n",
         host.name, host.ringway
     );
-    let mut features: Vec<&String> = host.features.iter().collect();
+    // What front and back end say to each other is no trait of a host's.
+    let mut features: Vec<&String> = host.features.iter().filter(|&feature| feature != "protocol_features").collect();
     features.sort_unstable();
     for feature in features {
         let _ = writeln!(yaml, "        - CUSTOM_RINGWAY_{}", trait_part(feature));

@@ -84,6 +84,10 @@ fn it_is_said_where_multiqueue_does_not_pay() {
     for word in ["small packets", "one connection", "16 vectors are wasted", "ethtool -L eth1 combined 16"] {
         assert!(all.contains(word), "no {word} in {all}");
     }
+    let many = "[guest]\nvcpus = 128\nmemory_mib = 64\nvectors_max = 25600\n[[nic]]\nname = \"n\"\nqueues = 128\n";
+    assert!(said(many).contains("max_files = 2048"), "{}", said(many));
+    let emulated = "[guest]\nvcpus = 1\nmemory_mib = 64\nvirt_type = \"qemu\"\n[[nic]]\nname = \"n\"\n";
+    assert!(said(emulated).contains("pci=nomsi"));
     let two = "[guest]\nvcpus = 2\nmemory_mib = 64\n[[nic]]\nname = \"n\"\nqueues = 2\n";
     assert_eq!(said(two), "");
     assert!(said(&format!("{two}[[nic]]\nname = \"m\"\n")).contains("2 NICs for 2 vCPUs"));

@@ -28,9 +28,10 @@ const LIBVIRTD_CONF: &str = "auth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n"
 const USER: &str = "libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin\n";
 const GROUP: &str = "libvirt-qemu:x:64055:\n";
 
-/// Runs in namespaces of its own: what is mounted here nobody else sees. The shell stays, to reap what the daemons leave behind.
+/// Runs in namespaces of its own: what is mounted here nobody else sees. In a root that is no mount point (chroot) that cannot
+/// be asked for, and has to be so already. The shell stays, to reap what the daemons leave behind.
 const START: &str = r#"set -eu
-mount --make-rprivate /
+mount --make-rprivate / 2>/dev/null || ! grep -q ' shared:' /proc/self/mountinfo
 mount --bind "$1/var" /var
 mount --bind "$1/run" /run
 mount --bind "$1/etc" /etc/libvirt
@@ -68,7 +69,7 @@ impl Libvirt {
         }
         let process = Spawn::new("unshare")
             .name("libvirtd")
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--mount", "--propagation", "unchanged", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["sh", "-c", START, "sh"])
             .arg(dir.path())
             .start()?;
