@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ringway_plan::{Host, Input, InputError, Nic, Physnet, Refusal, migrate, nova_conf, plan, provider_yaml};
 
 /// More than any flavor, and an end to /dev/zero.
@@ -92,9 +92,53 @@ struct GuestFlags {
     /// nova.conf, [libvirt] tx_queue_size.
     #[arg(long, value_name = "DESCRIPTORS")]
     tx_queue_size: Option<i64>,
+    /// nova.conf, [libvirt] file_backed_memory.
+    #[arg(long, value_name = "MIB")]
+    file_backed_memory: Option<i64>,
+    /// qemu.conf, memory_backing_dir.
+    #[arg(long, value_name = "PATH")]
+    memory_backing_dir: Option<PathBuf>,
+    /// qemu.conf, max_files.
+    #[arg(long, value_name = "COUNT")]
+    max_files: Option<i64>,
+    /// The hosts' libvirt, such as 9.0.0, if it is to be judged.
+    #[arg(long, value_name = "VERSION")]
+    libvirt_version: Option<String>,
+    /// The hosts' QEMU, such as 7.2, if it is to be judged.
+    #[arg(long, value_name = "VERSION")]
+    qemu_version: Option<String>,
+    /// What is known of the guest's traffic. Can be repeated.
+    #[arg(long, value_enum, value_name = "KIND")]
+    traffic: Vec<TrafficKind>,
+    /// Queue pairs that the guest enables [default: as many as it has vCPUs].
+    #[arg(long, value_name = "COUNT")]
+    queues_enabled: Option<i64>,
     /// kvm or qemu, which is software emulation [default: kvm].
     #[arg(long, value_name = "TYPE")]
     virt_type: Option<String>,
+    /// The QEMU that libvirt starts.
+    #[arg(long, value_name = "PATH")]
+    emulator: Option<PathBuf>,
+    /// A qcow2 image to boot from.
+    #[arg(long, value_name = "PATH")]
+    disk: Option<PathBuf>,
+    /// A kernel to boot directly.
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Its initramfs.
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<PathBuf>,
+    /// Its command line.
+    #[arg(long, value_name = "TEXT")]
+    cmdline: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TrafficKind {
+    /// Mostly small packets go out.
+    SmallOutgoing,
+    /// One connection makes nearly all of it.
+    OneConnection,
 }
 
 #[derive(Args)]
@@ -113,7 +157,7 @@ struct Output {
     /// [[port]] records for the switch's own configuration.
     #[arg(long)]
     config: bool,
-    /// All of it as JSON; of a host too.
+    /// All of it as JSON, or why not.
     #[arg(long)]
     json: bool,
     /// nova's provider.yaml: traits of what this switch offers. Needs no guest.
@@ -141,7 +185,7 @@ struct Hosts {
     physnet: Vec<String>,
 }
 
-/// Prints what was asked for; what is wrong goes to standard error, a line each.
+/// Prints what was asked for; what is wrong goes to standard error, a line each, and with `--json` to standard output as well.
 pub(crate) fn command(arguments: &Plan) -> ExitCode {
     match text(arguments) {
         Ok(Ok(text)) => {
@@ -150,6 +194,9 @@ pub(crate) fn command(arguments: &Plan) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Err(refusals)) => {
+            if arguments.output.json {
+                println!("{:#}", serde_json::json!({ "refusals": refusals }));
+            }
             for refusal in &refusals {
                 eprintln!("ringway plan: {refusal}");
             }
@@ -251,12 +298,35 @@ fn input(flags: &GuestFlags) -> anyhow::Result<Input> {
         (&mut input.libvirt.max_queues, flags.max_queues),
         (&mut input.libvirt.rx_queue_size, flags.rx_queue_size),
         (&mut input.libvirt.tx_queue_size, flags.tx_queue_size),
+        (&mut input.libvirt.file_backed_memory, flags.file_backed_memory),
+        (&mut input.qemu.max_files, flags.max_files),
+        (&mut input.traffic.queues_enabled, flags.queues_enabled),
     ];
     for (key, said) in numbers {
         *key = said.or(*key);
     }
-    guest.name = flags.name.clone().or(guest.name.take());
-    guest.virt_type = flags.virt_type.clone().or(guest.virt_type.take());
+    let texts = [
+        (&mut guest.name, &flags.name),
+        (&mut guest.virt_type, &flags.virt_type),
+        (&mut guest.cmdline, &flags.cmdline),
+        (&mut input.libvirt.version, &flags.libvirt_version),
+        (&mut input.qemu.version, &flags.qemu_version),
+    ];
+    for (key, said) in texts {
+        *key = said.clone().or(key.take());
+    }
+    let paths = [
+        (&mut guest.emulator, &flags.emulator),
+        (&mut guest.disk, &flags.disk),
+        (&mut guest.kernel, &flags.kernel),
+        (&mut guest.initrd, &flags.initrd),
+        (&mut input.qemu.memory_backing_dir, &flags.memory_backing_dir),
+    ];
+    for (key, said) in paths {
+        *key = said.clone().or(key.take());
+    }
+    input.traffic.small_outgoing |= flags.traffic.contains(&TrafficKind::SmallOutgoing);
+    input.traffic.one_connection |= flags.traffic.contains(&TrafficKind::OneConnection);
     Ok(input)
 }
 

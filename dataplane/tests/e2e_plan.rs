@@ -302,7 +302,10 @@ fn files_and_hosts_are_read_and_refused() {
 
     // One line each, whatever is wrong.
     let conflict = [&all[..], &["--image-property", "hw_vif_multiqueue_enabled=no"]].concat();
-    assert!(refusals(&conflict)[0].starts_with("ringway plan: hw:vif_multiqueue_enabled: "));
+    let told = refusals(&conflict);
+    assert!(told[0].starts_with("ringway plan: hw:vif_multiqueue_enabled: "));
+    let json: Value = serde_json::from_slice(&ringway(&[&conflict[..], &["--json"]].concat()).stdout).unwrap();
+    assert_eq!(json["refusals"][0], told[0].trim_start_matches("ringway plan: "));
     for (arguments, word) in [
         (&["--file", "/nonexistent.toml"][..], "cannot be read"),
         (&["--flavor", &image], "no flavor"),
@@ -312,6 +315,11 @@ fn files_and_hosts_are_read_and_refused() {
         (&["--nova-conf", "--physnet", "a=nosuchnic"], "there is no interface"),
         (&["--vcpus", "2", "--memory", "64", "--nic", "name=a", "--interface", "b"], "there is no NIC b"),
         (&["--host", "--switch-config", "/nonexistent.toml"], "cannot be read"),
+        (&["--vcpus", "2", "--memory", "64", "--nic", "name=a", "--qemu-version", "4.1"], "4.1 is too old"),
+        (
+            &["--vcpus", "2", "--memory", "64", "--nic", "name=a", "--kernel", "/k", "--cmdline", "a\nb"],
+            "control characters",
+        ),
     ] {
         let told = refusals(arguments);
         assert!(told.len() == 1 && told[0].contains(word), "no {word} in {told:?}");

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use ringway_config::{Feature, Mode, PortKind};
-use ringway_plan::{Backing, Host, Input, Plan, plan};
+use ringway_plan::{Backing, Host, HugePages, Input, Plan, plan};
 
 const GUEST: &str = "
 [guest]
@@ -113,16 +113,24 @@ fn the_page_fits_80_columns() {
 #[test]
 fn memory_is_shared_whatever_is_behind_it() {
     let large = "[flavor]\nvcpus = 2\nram = 2048\nproperties = \"hw:mem_page_size='large'\"\n[[nic]]\nname = \"n\"\n";
-    let plan = planned(large);
-    assert_eq!(plan.memory.backing, Backing::HugePages { size_kib: 2048 });
+    let made = planned(large);
+    assert_eq!(made.memory.backing, Backing::HugePages { size_kib: 2048 });
     assert!(
-        plan.warnings.iter().any(|warning| warning.text.contains("1024 pages of 2048 KiB are needed and 0 are free"))
+        made.warnings.iter().any(|warning| warning.text.contains("1024 pages of 2048 KiB are needed and 0 are free"))
     );
     assert!(
-        plan.qemu().contains("share=on,hugetlb=on,hugetlbsize=2048K") && plan.qemu().contains("-numa node,nodeid=0")
+        made.qemu().contains("share=on,hugetlb=on,hugetlbsize=2048K") && made.qemu().contains("-numa node,nodeid=0")
     );
-    let xml = plan.xml();
+    let xml = made.xml();
     assert!(xml.contains("<page size=\"2048\" unit=\"KiB\"/>") && xml.contains("<access mode=\"shared\"/>"), "{xml}");
+    // nova takes the largest pages that the memory is a multiple of, and of which there are enough.
+    let sizes = |few| [(2048, 4096), (1 << 20, few)].map(|(size_kib, free)| HugePages { size_kib, free }).to_vec();
+    let chosen = |huge_pages| {
+        let input = Input::from_toml(large, "t".as_ref()).unwrap();
+        plan(&input, &Host { huge_pages, ..Host::default() }).unwrap().memory.backing
+    };
+    assert_eq!(chosen(sizes(2)), Backing::HugePages { size_kib: 1 << 20 });
+    assert_eq!(chosen(sizes(1)), Backing::HugePages { size_kib: 2048 });
     let small = planned("[guest]\nvcpus = 2\nmemory_mib = 64\n[[nic]]\nname = \"n\"\n");
     assert_eq!(small.memory.backing, Backing::Memfd);
     assert!(small.xml().contains("<source type=\"memfd\"/>") && small.qemu().contains("size=65536K,share=on"));
@@ -135,7 +143,7 @@ fn json_has_all_of_it() {
     assert_eq!(json["nics"][1]["qemu_listens"], false);
     assert_eq!(json["arithmetic"]["vectors"], 52);
     assert_eq!(json["memory"]["backing"]["kind"], "memfd");
-    assert_eq!(json["nics"][0]["features"].as_array().unwrap().contains(&"event_idx".into()), false);
+    assert!(!json["nics"][0]["features"].as_array().unwrap().contains(&"event_idx".into()));
 }
 
 #[test]

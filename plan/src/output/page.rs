@@ -51,7 +51,7 @@ impl Plan {
             }
             let (switch, qemu) = if nic.qemu_listens { ("connects to", "listens") } else { ("listens at", "connects") };
             let _ = writeln!(page, "  {}, QEMU {qemu}", nic.mac);
-            let _ = writeln!(page, "  {} {switch} {}", "Ringway", nic.socket.display());
+            let _ = writeln!(page, "  Ringway {switch} {}", nic.socket.display());
         }
         self.costs(&mut page);
         let asked: Vec<&str> =
@@ -92,7 +92,10 @@ impl Plan {
                 costs.ringway_kib, costs.vhost_kernel_kib
             ),
         );
-        row("files of QEMU", format!("about {} of {} (qemu.conf max_files)", costs.qemu_files, costs.qemu_files_max));
+        row(
+            "files of QEMU",
+            format!("about {} of {} (max_files of qemu.conf)", costs.qemu_files, costs.qemu_files_max),
+        );
         let of = match costs.ringway_files_max {
             0 => String::new(),
             most => format!(" of {most}, its hard limit"),

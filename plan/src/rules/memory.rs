@@ -39,7 +39,7 @@ pub(crate) fn of(input: &Input, host: &Host, vcpus: Option<u32>, found: &mut Fin
             found.refuse(Rule::MemoryPagesUnsupported, "hw:mem_page_size", "the host backs memory by files", mend);
             None
         }
-        (Ok(Some(pages)), false) => huge_pages(pages, input, host, found),
+        (Ok(Some(pages)), false) => huge_pages(pages, kib, input, host, found),
         (Ok(None), true) => files_in_memory(input, host, found),
         (Ok(None), false) if input.is_novas() => {
             found.refuse(Rule::SharedMemory, "hw:mem_page_size", format!("not set: {DEAD}"), MEND);
@@ -163,7 +163,7 @@ fn kib(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-fn huge_pages(pages: Pages, input: &Input, host: &Host, found: &mut Findings) -> Option<Backing> {
+fn huge_pages(pages: Pages, kib: Option<u64>, input: &Input, host: &Host, found: &mut Findings) -> Option<Backing> {
     let about = if input.is_novas() { "hw:mem_page_size" } else { "page_size_kib" };
     let size_kib = match pages {
         Pages::Small | Pages::Kib(SMALL_KIB) => {
@@ -175,10 +175,12 @@ fn huge_pages(pages: Pages, input: &Input, host: &Host, found: &mut Findings) ->
             found.refuse(Rule::SharedMemory, about, what, MEND);
             return None;
         }
-        // nova takes the largest that the host has free; most have only the smaller ones.
+        // As nova does: the largest that the memory is a multiple of, and of which the host has enough.
         Pages::Large => {
-            let there = host.huge_pages.iter().filter(|pages| pages.free > 0).map(|pages| pages.size_kib);
-            there.max().unwrap_or(HUGE_KIB[0])
+            let fits = |pages: &&crate::HugePages| {
+                kib.is_some_and(|kib| kib % pages.size_kib == 0 && pages.free >= kib / pages.size_kib)
+            };
+            host.huge_pages.iter().filter(fits).map(|pages| pages.size_kib).max().unwrap_or(HUGE_KIB[0])
         }
         Pages::Kib(kib) if HUGE_KIB.contains(&kib) => kib,
         Pages::Kib(kib) => {

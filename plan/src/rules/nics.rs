@@ -154,13 +154,14 @@ fn pairs(
         }
         (None, None) => None,
     };
-    if let Some((pairs, from)) = &wanted {
-        if *pairs > 1 && enabled.said == Some(false) {
-            let what = format!("{from}, and multiqueue is switched off");
-            let mend = format!("set hw:vif_multiqueue_enabled=true, or leave queues and throughput of {name} out");
-            found.refuse(Rule::Multiqueue, "hw:vif_multiqueue_enabled", what, mend);
-            return None;
-        }
+    if let Some((pairs, from)) = &wanted
+        && *pairs > 1
+        && enabled.said == Some(false)
+    {
+        let what = format!("{from}, and multiqueue is switched off");
+        let mend = format!("set hw:vif_multiqueue_enabled=true, or leave queues and throughput of {name} out");
+        found.refuse(Rule::Multiqueue, "hw:vif_multiqueue_enabled", what, mend);
+        return None;
     }
     let by_nova = if enabled.on { vcpus } else { 1 };
     let own = wanted.is_some();

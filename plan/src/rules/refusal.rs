@@ -44,7 +44,7 @@ rules! {
     /// Queue pairs for each NIC.
     QueuesPerNic: "the plan", "queues, throughput", "takes one of the two for a NIC, 1 to 256 pairs, or high, medium, low";
     /// The attribute's range.
-    XmlQueues: "libvirt", "<driver queues=>", "takes 1 to 256 queue pairs";
+    XmlQueues: "libvirt", "<driver queues=>, MAX_TAP_QUEUES", "takes a number from 1 on, and no interface of any kind has more than 256 queue pairs";
     /// What a back end has.
     VhostUserQueues: "vhost-user", "VHOST_USER_GET_QUEUE_NUM", "lets QEMU start a NIC only if the switch offers its queue pairs, and Ringway offers 128";
     /// Packed virtqueues.
