@@ -8,7 +8,9 @@ mod multiqueue;
 mod nics;
 mod numa;
 mod packed;
+mod pairs;
 mod properties;
+mod refusal;
 mod versions;
 
 use crate::Host;
@@ -16,8 +18,6 @@ use crate::input::Input;
 use crate::made::{Plan, Warning};
 
 pub use refusal::{Refusal, Rule};
-
-mod refusal;
 
 /// What the rules found so far: everything that is wrong is told, not only the first.
 #[derive(Debug, Default)]

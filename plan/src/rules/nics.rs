@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::multiqueue::{self, Enabled};
+use super::pairs::Offer;
 use super::{Findings, Rule};
 use crate::Host;
 use crate::input::{Input, Nic};
 use crate::made::GuestNic;
 
-/// What libvirt's `queues` attribute may say.
-const XML_PAIRS_MAX: i64 = 256;
 const NAME_BYTES_MAX: usize = 32;
 const SOCKET_BYTES_MAX: usize = 107;
 const MTU_MIN: u32 = 68;
@@ -38,7 +37,11 @@ pub(crate) fn of(
     let nics = input.nic.iter().enumerate().filter_map(|(index, nic)| {
         taken.place(nic, found);
         let mtu = mtu(nic, host, found);
-        let pairs = vcpus.and_then(|vcpus| pairs(input, nic, vcpus, enabled, cap.as_ref(), host, found));
+        let pairs = vcpus.and_then(|vcpus| {
+            let offer =
+                Offer { vcpus, enabled, cap: cap.as_ref(), most: host.queue_pairs_max, is_novas: input.is_novas() };
+            offer.pairs(nic, found)
+        });
         masked(nic, host, packed, pairs.as_ref().map_or(1, |&(pairs, _)| pairs), found);
         let mac = mac(guest, nic, found);
         let qemu_listens = match nic.mode.as_deref() {
@@ -104,90 +107,6 @@ fn ring_size(about: &str, said: Option<i64>, found: &mut Findings) -> Option<u32
             None
         }
     }
-}
-
-/// How many queue pairs, and why.
-fn pairs(
-    input: &Input,
-    nic: &Nic,
-    vcpus: u32,
-    enabled: Enabled,
-    cap: Option<&(u32, String)>,
-    host: &Host,
-    found: &mut Findings,
-) -> Option<(u32, String)> {
-    let name = nic.name.as_str();
-    let wanted = match (nic.queues, nic.throughput.as_deref()) {
-        (Some(_), Some(_)) => {
-            let what = "queues and throughput are both said";
-            found.refuse(Rule::QueuesPerNic, name, what, "leave one of them out");
-            return None;
-        }
-        (Some(queues), None) => {
-            let about = format!("{name} queues");
-            let queues = found.within(Rule::XmlQueues, &about, queues, (1, XML_PAIRS_MAX))?;
-            if queues > 1 && vcpus < 2 {
-                let what = format!("{queues} queue pairs for {vcpus} vCPU");
-                found.refuse(Rule::Multiqueue, &about, what, "write 1, or give the guest 2 vCPUs");
-                return None;
-            }
-            if let Some((most, limit)) = cap.filter(|&&(most, _)| queues > most) {
-                let what = format!("{queues} queue pairs, and {limit} permits {most}");
-                let rule = if limit == "queues_max" { Rule::Twice } else { Rule::MaxQueues };
-                found.refuse(rule, &about, what, format!("write {most}, or raise {limit}"));
-                return None;
-            }
-            Some((queues, format!("queues = {queues}")))
-        }
-        (None, Some(word)) => {
-            let share = match word {
-                "high" => vcpus,
-                "medium" => (vcpus / 2).max(1),
-                "low" => 1,
-                other => {
-                    let what = format!("`{other}` is no throughput");
-                    found.refuse(Rule::QueuesPerNic, &format!("{name} throughput"), what, "write high, medium or low");
-                    return None;
-                }
-            };
-            Some((share, format!("throughput = {word} of {vcpus} vCPUs")))
-        }
-        (None, None) => None,
-    };
-    if let Some((pairs, from)) = &wanted
-        && *pairs > 1
-        && enabled.said == Some(false)
-    {
-        let what = format!("{from}, and multiqueue is switched off");
-        let mend = format!("set hw:vif_multiqueue_enabled=true, or leave queues and throughput of {name} out");
-        found.refuse(Rule::Multiqueue, "hw:vif_multiqueue_enabled", what, mend);
-        return None;
-    }
-    let by_nova = if enabled.on { vcpus } else { 1 };
-    let own = wanted.is_some();
-    let (pairs, mut from) = wanted.unwrap_or_else(|| {
-        let why = if enabled.on { format!("multiqueue: {vcpus} vCPUs") } else { "no multiqueue".to_owned() };
-        (by_nova, why)
-    });
-    let pairs = match cap {
-        Some((most, limit)) if pairs > *most => {
-            from = format!("{from}, capped by {limit}");
-            *most
-        }
-        _ => pairs,
-    };
-    if own && input.is_novas() && pairs != cap.map_or(by_nova, |&(most, _)| most.min(by_nova)) {
-        let text = format!("nova has no count for a NIC and would give it {by_nova}: this plan is for libvirt by hand");
-        found.warn(name, text);
-    }
-    let most = host.queue_pairs_max;
-    if pairs > most {
-        let what = format!("{pairs} queue pairs ({from}) for {name}: QEMU would wait for the switch for ever");
-        let mend = format!("set [libvirt] max_queues = {most} in nova.conf, or queues = {most}");
-        found.refuse(Rule::VhostUserQueues, "queues", what, mend);
-        return None;
-    }
-    Some((pairs, from))
 }
 
 /// Features that this plan rests on and that the port is told to withhold.

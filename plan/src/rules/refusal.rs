@@ -47,8 +47,6 @@ rules! {
     XmlQueues: "libvirt", "<driver queues=>, MAX_TAP_QUEUES", "takes a number from 1 on, and no interface of any kind has more than 256 queue pairs";
     /// What a back end has.
     VhostUserQueues: "vhost-user", "VHOST_USER_GET_QUEUE_NUM", "lets QEMU start a NIC only if the switch offers its queue pairs, and Ringway offers 128";
-    /// Packed virtqueues.
-    Packed: "nova", "get_packed_virtqueue_constraint", "permits packed rings where flavor or image ask for them";
     /// What the switch can do, and is told to withhold.
     Offered: "virtio", "feature negotiation", "gives a guest only what the switch offers as well";
     /// Ring sizes.
