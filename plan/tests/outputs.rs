@@ -42,7 +42,9 @@ fn the_switch_reads_its_own_records() {
     let [first, second] = &read.ports[..] else { panic!("{records}") };
     assert_eq!((first.name.as_str(), first.mtu, first.bridge), ("vhu01234567-89", 9000, 0));
     assert_eq!((second.name.as_str(), second.mtu, second.bridge), ("m", 1500, 1));
-    let (PortKind::VhostUser(first), PortKind::VhostUser(second)) = (&first.kind, &second.kind);
+    let (PortKind::VhostUser(first), PortKind::VhostUser(second)) = (&first.kind, &second.kind) else {
+        panic!("{records}")
+    };
     assert_eq!((first.mode, &first.mask_features[..]), (Mode::Client, &[Feature::EventIdx][..]));
     assert_eq!((second.mode, second.socket.as_path()), (Mode::Server, Path::new("/run/guests/m.sock")));
 }

@@ -17,10 +17,10 @@ pub(super) fn gather(switch_config: Option<&Path>) -> anyhow::Result<Host> {
     let allowed = Worker::allowed_cpus();
     let workers = config.as_ref().and_then(|config| config.workers.cpus.clone());
     let ports = config.iter().flat_map(|config| &config.ports);
-    let ports = ports.map(|port| {
-        let PortKind::VhostUser(kind) = &port.kind;
+    let ports = ports.filter_map(|port| {
+        let PortKind::VhostUser(kind) = &port.kind else { return None };
         let features = Features::offered(&kind.mask_features).names();
-        SwitchPort { name: port.name.clone(), features, mtu: u32::from(port.mtu) }
+        Some(SwitchPort { name: port.name.clone(), features, mtu: u32::from(port.mtu) })
     });
     Ok(Host {
         name: uname.nodename().to_string_lossy().into_owned(),
