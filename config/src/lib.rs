@@ -42,6 +42,7 @@ use std::path::Path;
 
 pub use error::Error;
 pub use plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
+pub use validate::MTU_MAX;
 
 use error::Problem;
 use source::Source;

@@ -28,8 +28,8 @@ pub(crate) const MAC_AGEING_SECONDS_MAX: u64 = 86_400;
 const MTU_DEFAULT: u16 = 1500;
 /// The least that IPv4 asks of a link (RFC 791).
 pub(crate) const MTU_MIN: u16 = 68;
-/// Jumbo frames as nearly everybody has them.
-pub(crate) const MTU_MAX: u16 = 9000;
+/// The largest MTU that a port may have, in bytes: jumbo frames as nearly everybody has them.
+pub const MTU_MAX: u16 = 9000;
 /// The last CPU in the kernel's fixed-size `cpu_set_t`.
 pub(crate) const CPU_MAX: usize = 1023;
 

@@ -1,5 +1,7 @@
 //! The command line: thin. What it does is in the library.
 
+mod plan;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,6 +28,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Log::Info)]
         log: Log,
     },
+    /// Plan a guest: queue pairs, libvirt's XML, the switch's ports, and why not.
+    Plan(Box<plan::Plan>),
     /// Ask a running switch what it is doing.
     Show {
         /// What to show.
@@ -51,6 +55,7 @@ enum Log {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run { config, log } => run(&config, log),
+        Command::Plan(arguments) => return plan::command(&arguments),
         Command::Show { what, json, socket } => show(what, json, &socket),
     };
     match done {

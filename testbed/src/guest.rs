@@ -176,8 +176,9 @@ impl Guest {
     /// # Errors
     /// When no answer comes within `timeout`.
     pub fn exec(&self, command: &str, timeout: Duration) -> Result<(i32, String)> {
-        let talk = || Agent::connect(&self.agent, Instant::now() + timeout)?.exec(command);
-        talk().map_err(|error| self.failure(&format!("does not answer \"{command}\" within {timeout:?}: {error:#}")))
+        Agent::at(&self.agent)
+            .exec(command, timeout)
+            .map_err(|error| self.failure(&format!("does not answer \"{command}\" within {timeout:?}: {error:#}")))
     }
 
     /// As [`Guest::exec`], for a command that has to succeed: its output.
@@ -209,14 +210,54 @@ impl Guest {
     }
 }
 
+/// A shell in a guest of `scripts/guest-image`, whoever started it: through the socket of its second serial port.
+#[derive(Debug, Clone)]
+pub struct Agent(PathBuf);
+
+impl Agent {
+    /// The agent behind a socket.
+    pub fn at(socket: impl AsRef<Path>) -> Self {
+        Self(socket.as_ref().to_owned())
+    }
+
+    /// Runs one line of shell in the guest: its exit status and output, stdout and stderr as they came.
+    ///
+    /// # Errors
+    /// When no answer comes within `timeout`.
+    pub fn exec(&self, command: &str, timeout: Duration) -> Result<(i32, String)> {
+        Talk::connect(&self.0, Instant::now() + timeout)?.exec(command)
+    }
+
+    /// As [`Agent::exec`], for a command that has to succeed: its output.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, command: &str, timeout: Duration) -> Result<String> {
+        match self.exec(command, timeout)? {
+            (0, output) => Ok(output),
+            (status, output) => bail!("\"{command}\" ended with {status}: {output}"),
+        }
+    }
+
+    /// Waits until the guest has booted and its shell answers.
+    ///
+    /// # Errors
+    /// When two minutes pass first.
+    pub fn wait_booted(&self) -> Result<()> {
+        wait_for("boot", BOOT, || {
+            self.exec("true", Duration::from_secs(5)).is_ok_and(|(status, _)| status == 0).then_some(())
+        })
+    }
+}
+
 /// The client of the agent in the guest; `scripts/guest-image` specifies the protocol.
-struct Agent {
+struct Talk {
     stream: UnixStream,
     unread: Vec<u8>,
     end: Instant,
 }
 
-impl Agent {
+impl Talk {
     fn connect(socket: &Path, end: Instant) -> Result<Self> {
         let stream = loop {
             match UnixStream::connect(socket) {

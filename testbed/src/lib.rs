@@ -1,4 +1,4 @@
-//! Real peers for tests and benches: DPDK guests without a VM, QEMU guests, Open vSwitch, and Ringway itself.
+//! Real peers for tests and benches: DPDK guests without a VM, QEMU guests, libvirt, Open vSwitch, and Ringway itself.
 //!
 //! Each peer is a value. It owns its processes, its temporary files and what it changed on the machine, and gives all of
 //! it back when it is dropped, also when a test panics; then the end of each peer's log is printed as well. Should the
@@ -24,6 +24,7 @@
 pub mod driver;
 mod guest;
 mod hugepages;
+mod libvirt;
 mod metrics;
 mod namespace;
 mod ovs;
@@ -35,8 +36,9 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
-pub use guest::{Guest, GuestBuilder, acceleration};
+pub use guest::{Agent, Guest, GuestBuilder, acceleration};
 pub use hugepages::{HugePages, Hugetlbfs};
+pub use libvirt::Libvirt;
 pub use metrics::{Metrics, Sample};
 pub use namespace::Namespace;
 pub use ovs::{Ovs, OvsBuilder};

@@ -15,7 +15,7 @@ pub fn first_of_each_node(sysfs: &Path, allowed: &[usize]) -> Vec<usize> {
     });
     let cpus = lists.filter_map(|node| fs::read_to_string(node.path().join("cpulist")).ok());
     let mut firsts: Vec<usize> =
-        cpus.filter_map(|list| parse_list(&list).into_iter().find(|cpu| allowed.contains(cpu))).collect();
+        cpus.filter_map(|list| parse_cpu_list(&list).into_iter().find(|cpu| allowed.contains(cpu))).collect();
     firsts.sort_unstable();
     if firsts.is_empty() {
         firsts.extend(allowed.first());
@@ -24,7 +24,8 @@ pub fn first_of_each_node(sysfs: &Path, allowed: &[usize]) -> Vec<usize> {
 }
 
 /// Numbers of a kernel list such as `0-3,8,10-11`; what is not understood is left out.
-fn parse_list(list: &str) -> Vec<usize> {
+#[must_use]
+pub fn parse_cpu_list(list: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
         Some(low.parse().ok()?..=high.parse().ok()?)
@@ -38,8 +39,8 @@ mod tests {
 
     #[test]
     fn lists_as_the_kernel_writes_them() {
-        assert_eq!(parse_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
-        assert_eq!(parse_list("\n"), Vec::<usize>::new());
+        assert_eq!(parse_cpu_list("0-3,8,10-11\n"), [0, 1, 2, 3, 8, 10, 11]);
+        assert_eq!(parse_cpu_list("\n"), Vec::<usize>::new());
     }
 
     #[test]

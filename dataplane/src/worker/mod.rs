@@ -23,6 +23,6 @@ mod walk;
 
 pub use clock::Clock;
 pub use counters::{Mode, PathCounters, WorkerCounters};
-pub use cpus::first_of_each_node;
+pub use cpus::{first_of_each_node, parse_cpu_list};
 pub use handle::{Worker, WorkerError};
 pub use topology::{BridgeView, Location, PortView, Topology};

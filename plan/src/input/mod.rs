@@ -1,0 +1,190 @@
+//! What an operator says: a TOML file, flags, and what `openstack … show -f json` prints, in one [`Input`].
+//!
+//! Everything is optional and as written here; what it means, and whether it can be, is a matter of the rules.
+
+mod error;
+mod openstack;
+mod properties;
+mod toml_file;
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use error::InputError;
+pub(crate) use error::escaped;
+pub use properties::Properties;
+pub(crate) use properties::boolean;
+
+/// A guest to plan for, as said so far. Later words win over earlier ones, NICs and properties are added.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Input {
+    /// The guest itself.
+    pub guest: GuestInput,
+    /// The flavor; with any property in it, nova's rules hold.
+    pub flavor: Option<Flavor>,
+    /// The image; likewise.
+    pub image: Option<Image>,
+    /// nova.conf, section `[libvirt]`, of the hosts that the guest may run on.
+    pub libvirt: Libvirt,
+    /// qemu.conf of those hosts.
+    pub qemu: Qemu,
+    /// What the guest and its programs are known to do.
+    pub traffic: Traffic,
+    /// The interfaces.
+    pub nic: Vec<Nic>,
+}
+
+/// The guest itself. vCPUs and memory may come from the flavor instead.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuestInput {
+    /// The domain's name; that of the first NIC unless told.
+    pub name: Option<String>,
+    /// Virtual CPUs.
+    pub vcpus: Option<i64>,
+    /// Memory in MiB.
+    pub memory_mib: Option<i64>,
+    /// Huge pages of so many KiB for its memory. For guests that nova does not start; there it is `hw:mem_page_size`.
+    pub page_size_kib: Option<i64>,
+    /// NUMA nodes of the guest. For guests that nova does not start; there it is `hw:numa_nodes`.
+    pub numa_nodes: Option<i64>,
+    /// The most queue pairs that any of its NICs gets.
+    pub queues_max: Option<i64>,
+    /// MSI-X vectors that its kernel can give to all its NICs.
+    pub vectors_max: Option<i64>,
+    /// `kvm` or `qemu`.
+    pub virt_type: Option<String>,
+    /// The QEMU that libvirt starts; libvirt's choice unless told.
+    pub emulator: Option<PathBuf>,
+    /// A disk image, in qcow2.
+    pub disk: Option<PathBuf>,
+    /// A kernel to boot directly,
+    pub kernel: Option<PathBuf>,
+    /// its initramfs,
+    pub initrd: Option<PathBuf>,
+    /// and its command line.
+    pub cmdline: Option<String>,
+}
+
+/// A flavor, as `openstack flavor show -f json` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Flavor {
+    /// Its name, for messages.
+    pub name: Option<String>,
+    /// Virtual CPUs.
+    pub vcpus: Option<i64>,
+    /// Memory in MiB.
+    pub ram: Option<i64>,
+    /// Extra specs.
+    pub properties: Properties,
+}
+
+/// An image, as `openstack image show -f json` has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Image {
+    /// Its name, for messages.
+    pub name: Option<String>,
+    /// Its properties.
+    pub properties: Properties,
+}
+
+/// nova.conf, section `[libvirt]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Libvirt {
+    /// The most queue pairs an interface gets.
+    pub max_queues: Option<i64>,
+    /// Descriptors in a receive ring.
+    pub rx_queue_size: Option<i64>,
+    /// Descriptors in a transmit ring.
+    pub tx_queue_size: Option<i64>,
+    /// Guest memory in files, in MiB for the whole host; 0 is off.
+    pub file_backed_memory: Option<i64>,
+    /// libvirt's version on the hosts, such as `9.0.0`.
+    pub version: Option<String>,
+}
+
+/// qemu.conf, and QEMU itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Qemu {
+    /// File descriptors that libvirt permits to a QEMU; 0 leaves the host's default.
+    pub max_files: Option<i64>,
+    /// Where libvirt puts the files of `file_backed_memory`.
+    pub memory_backing_dir: Option<PathBuf>,
+    /// QEMU's version on the hosts, such as `7.2`.
+    pub version: Option<String>,
+}
+
+/// What is known of the guest's traffic: multiqueue does not always pay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traffic {
+    /// Mostly small packets go out.
+    pub small_outgoing: bool,
+    /// One connection makes nearly all of it.
+    pub one_connection: bool,
+    /// Queue pairs that the guest really enables; as many as it gets, up to its vCPUs, unless told.
+    pub queues_enabled: Option<i64>,
+}
+
+/// An interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nic {
+    /// The name of the switch's port.
+    pub name: String,
+    /// The bridge that the port is on, `br0` unless told.
+    pub bridge: Option<String>,
+    /// The vhost-user socket, `/run/guests/NAME.sock` unless told.
+    pub socket: Option<PathBuf>,
+    /// Which end the switch is: `client` (unless told) or `server`. QEMU and libvirt are the other one.
+    pub mode: Option<String>,
+    /// Its Ethernet address; made from guest and NIC unless told.
+    pub mac: Option<String>,
+    /// Its MTU in bytes, 1500 unless told.
+    pub mtu: Option<i64>,
+    /// So many queue pairs.
+    pub queues: Option<i64>,
+    /// As many queue pairs as `high` (100 % of the vCPUs), `medium` (50 %) or `low` (1) stands for.
+    pub throughput: Option<String>,
+    /// Features that the switch is told to withhold, as in its own configuration.
+    pub mask_features: Vec<String>,
+}
+
+impl Input {
+    /// Adds a property of the flavor.
+    pub fn add_flavor_property(&mut self, key: &str, value: &str) {
+        self.flavor.get_or_insert_default().properties.set(key, value);
+    }
+
+    /// Adds a property of the image.
+    pub fn add_image_property(&mut self, key: &str, value: &str) {
+        self.image.get_or_insert_default().properties.set(key, value);
+    }
+
+    /// Whether the guest is one that nova starts: a flavor or an image has properties.
+    pub(crate) fn is_novas(&self) -> bool {
+        let flavor = self.flavor.as_ref().is_some_and(|flavor| !flavor.properties.is_empty());
+        flavor || self.image.as_ref().is_some_and(|image| !image.properties.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_novas_as_soon_as_a_property_says_so() {
+        let mut input = Input::default();
+        assert!(!input.is_novas());
+        input.flavor = Some(Flavor { vcpus: Some(4), ..Flavor::default() });
+        assert!(!input.is_novas());
+        input.add_image_property("hw_vif_model", "virtio");
+        assert!(input.is_novas());
+    }
+}
