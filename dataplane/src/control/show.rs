@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ringway_config::{PortPolicy, RateLimit};
 use serde_json::{Value, json};
 
 use super::View;
 use crate::account::{DropCounters, DropReason};
 use crate::flow::Action;
 use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::packet::MacAddress;
 use crate::switch::Switch;
 use crate::worker::Mode;
 
@@ -23,7 +25,7 @@ pub(super) fn show(switch: &Switch, view: View) -> Value {
 }
 
 fn ports(switch: &Switch) -> Value {
-    let port = |(port, &bridge): (&std::sync::Arc<Port>, &u16)| {
+    let port = |((port, &bridge), policy): ((&std::sync::Arc<Port>, &u16), &PortPolicy)| {
         let sum = |of: fn(&PairCounters) -> u64| port.pairs().map(|(_, pair)| of(pair)).sum::<u64>();
         let broken: Vec<_> = port
             .pairs()
@@ -37,6 +39,17 @@ fn ports(switch: &Switch) -> Value {
             "mode": port.mode.as_str(),
             "mtu": port.mtu,
             "socket": port.socket,
+            "vlan": policy.vlan.to_string(),
+            "isolated": policy.isolated,
+            "allowed_macs": policy.allowed_macs.as_ref().map(|macs| texts(macs.iter().map(|&mac| MacAddress::from(mac)))),
+            "allowed_ips": policy.allowed_ips.as_ref().map(texts),
+            "storm_limit": policy.storm_limit,
+            "limit_in": policy.limit_in.as_ref().map(limit),
+            "limit_out": policy.limit_out.as_ref().map(limit),
+            "macs": switch.macs.count(port.id),
+            "macs_max": policy.macs_max,
+            "mac_moves": switch.macs.moves(port.id),
+            "mac_moves_per_second": policy.mac_moves_per_second,
             "state": port.state().as_str(),
             "ring": ring(port),
             "features": port.negotiated().names(),
@@ -51,7 +64,15 @@ fn ports(switch: &Switch) -> Value {
             "last_error": port.last_error(),
         })
     };
-    switch.ports.iter().zip(&switch.bridge_of).map(port).collect()
+    switch.ports.iter().zip(&switch.bridge_of).zip(&switch.policies).map(port).collect()
+}
+
+fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
+    values.into_iter().map(|value| value.to_string()).collect()
+}
+
+fn limit(limit: &RateLimit) -> Value {
+    json!({ "unit": limit.unit.as_str(), "per_second": limit.per_second, "burst": limit.burst })
 }
 
 fn ring(port: &Port) -> &'static str {
@@ -112,13 +133,15 @@ fn port_name(switch: &Switch, port: u16) -> &str {
 fn macs(switch: &Switch) -> Value {
     let now = switch.now();
     let mut entries: Vec<_> = switch.macs.iter().collect();
-    entries.sort_by_key(|entry| (entry.bridge, entry.port, entry.mac));
+    entries.sort_by_key(|entry| (entry.station.bridge, entry.port, entry.station.vlan, entry.station.mac));
     let entry = |entry: &crate::flow::MacEntry| {
         json!({
-            "mac": entry.mac.to_string(),
-            "bridge": switch.bridges.get(usize::from(entry.bridge)).map(|bridge| &bridge.name),
+            "mac": entry.station.mac.to_string(),
+            "vlan": entry.station.vlan,
+            "bridge": switch.bridges.get(usize::from(entry.station.bridge)).map(|bridge| &bridge.name),
             "port": port_name(switch, entry.port),
-            "age_seconds": now.saturating_sub(entry.seen),
+            "static": entry.is_static,
+            "age_seconds": if entry.is_static { None } else { Some(now.saturating_sub(entry.seen)) },
         })
     };
     entries.iter().map(entry).collect()
@@ -131,7 +154,7 @@ fn flows(switch: &Switch) -> Value {
         for flow in worker.flows.iter() {
             let verdict = flow.verdict;
             // A verdict that no longer holds is decided anew with the next frame; until then it is not a flow.
-            if !switch.macs.is_current(verdict.source) || !switch.macs.is_current(verdict.destination) {
+            if !switch.macs.holds(verdict.source) || !switch.macs.holds(verdict.destination) {
                 continue;
             }
             flows.push(json!({

@@ -6,7 +6,7 @@ use super::cursor::Source;
 use super::deliver::{Delivered, Frames, set_bits};
 use super::fill::{Filler, Short};
 use super::frame::HEAD_LEN;
-use crate::packet::{Abilities, InternetSum, NetHeader, Offload, Segmentation, Way};
+use crate::packet::{Abilities, InternetSum, NetHeader, Offload, Segmentation, TAG_LEN, Way};
 
 /// What a burst lacked, in frames.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,7 +86,7 @@ impl Finisher<'_, '_, '_, '_> {
     fn segments(&mut self, index: usize, offload: &Offload, segmentation: &Segmentation, sum: bool) {
         let Self { filler, frames, header_len, done, short, .. } = self;
         let frame_len = frames.lens[index] as usize;
-        let head = frames.heads[index].frame(frame_len);
+        let head = frames.head(index);
         let headers_len = segmentation.header_len();
         let mut source = Source::new(*frames, index, headers_len);
         let net_header = if sum { NetHeader::default() } else { offload.checksum_header() };
@@ -108,7 +108,7 @@ impl Finisher<'_, '_, '_, '_> {
                     continue;
                 }
             };
-            let mut headers = [0; HEAD_LEN];
+            let mut headers = [0; HEAD_LEN + TAG_LEN];
             let Some(headers) = headers.get_mut(..headers_len) else { return };
             headers.copy_from_slice(head.get(..headers_len).unwrap_or(&[]));
             segmentation.edit(offload, headers, frame_len, cut);

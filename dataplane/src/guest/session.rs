@@ -209,6 +209,7 @@ impl Session {
             memory: self.memory.clone(),
             features: self.features,
             mtu: self.port.mtu,
+            limit_out: None,
             discards,
             kick,
             last_receiver: u16::MAX,

@@ -3,7 +3,8 @@
 use arrayvec::ArrayVec;
 
 use super::counters::WorkerCounters;
-use super::topology::{Location, Topology};
+use super::retag::{Retagged, members};
+use super::topology::{Location, PortView, Topology};
 use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
 use crate::account::DropReason;
 use crate::guest::ring::{BURST, ChainList};
@@ -23,6 +24,10 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) links: &'a mut Links,
     pub(super) owed: &'a mut ArrayVec<u16, OWED_MAX>,
     pub(super) frames: Frames<'a, 'm>,
+    /// The VLAN of each frame, on a bridge that has some.
+    pub(super) vlans: Option<&'a [u16; BURST]>,
+    /// Room for heads with other tags; there except while it is in use.
+    pub(super) retagged: Option<&'a mut Retagged>,
     /// The slot whose buffers were reserved into `room`.
     pub(super) likely: usize,
     pub(super) room: &'a mut ChainList<'m>,
@@ -30,7 +35,7 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) last: usize,
 }
 
-impl Exit<'_, '_> {
+impl<'m> Exit<'_, 'm> {
     /// Sends each frame of `pending` to its port; frames for one port go together, in order.
     #[inline(always)]
     pub(super) fn forward(&mut self, mut pending: u32, outputs: &[u16; BURST]) {
@@ -44,71 +49,104 @@ impl Exit<'_, '_> {
         }
     }
 
-    /// Sends the frames of `flood` to every other port of the bridge, and those of `forward` to theirs, so that
-    /// each port gets its frames in order.
+    /// Sends the frames of `flood` to every other port of the bridge that may have them, and those of `forward` to theirs, so
+    /// that each port gets its frames in order.
     #[cold]
     pub(super) fn flood(&mut self, mut forward: u32, flood: u32, outputs: &[u16; BURST]) {
-        let bridge = self.topology.ports.get(usize::from(self.port)).map_or(0, |port| usize::from(port.bridge));
         let topology = self.topology;
-        let ports = topology.bridges.get(bridge).map_or(&[][..], |bridge| &bridge.ports);
-        let mut copies = 0;
-        for &output in ports {
-            let up = topology.ports.get(usize::from(output)).is_some_and(|port| !port.receivers.is_empty());
-            if output == self.port || !up {
+        let input = topology.ports.get(usize::from(self.port));
+        let bridge = input.and_then(|input| topology.bridges.get(usize::from(input.bridge)));
+        let is_isolated = input.is_some_and(|input| input.rules.isolated);
+        let (mut copies, mut heard) = (0, 0);
+        for &output in bridge.map_or(&[][..], |bridge| &bridge.ports) {
+            let Some(view) = topology.ports.get(usize::from(output)).filter(|view| !view.receivers.is_empty()) else {
+                continue;
+            };
+            if output == self.port {
                 continue;
             }
-            let group = group(forward, outputs, output);
-            forward &= !group;
-            self.send_to_port(output, group | flood);
-            copies += 1;
+            let own = group(forward, outputs, output);
+            forward &= !own;
+            let hears = match self.vlans {
+                _ if is_isolated && view.rules.isolated => 0,
+                None => flood,
+                Some(vlans) => members(flood, &view.rules.vlan, vlans),
+            };
+            heard |= hears;
+            copies += u64::from(hears.count_ones());
+            if own | hears != 0 {
+                self.send_to_port(output, own | hears);
+            }
         }
-        let frames = u64::from(flood.count_ones());
-        match copies {
-            0 => self.drop(DropReason::NoDestination, flood),
-            _ => self.counters.extra_copies.add(frames * (copies - 1)),
+        if heard != flood {
+            self.drop(DropReason::NoDestination, flood & !heard);
         }
+        self.counters.extra_copies.add(copies - u64::from(heard.count_ones()));
         self.forward(forward, outputs);
     }
 
     /// To one of the port's queues, chosen by flow. `false` if it has none running.
     #[inline(always)]
-    fn send_to_port(&mut self, output: u16, mut group: u32) -> bool {
+    fn send_to_port(&mut self, output: u16, group: u32) -> bool {
         let topology = self.topology;
-        let receivers = topology.ports.get(usize::from(output)).map_or(&[][..], |port| &port.receivers);
-        match receivers {
-            [] => return false,
-            [only] => self.send_to_pair(*only, group),
+        let Some(view) = topology.ports.get(usize::from(output)).filter(|view| !view.receivers.is_empty()) else {
+            return false;
+        };
+        match self.vlans {
+            None => self.send(view, group, self.frames),
+            Some(vlans) => self.send_retagged(view, group, vlans),
+        }
+        true
+    }
+
+    /// Through a port that may show VLANs in its own way.
+    #[cold]
+    fn send_retagged(&mut self, view: &PortView, group: u32, vlans: &[u16; BURST]) {
+        let Some(room) = self.retagged.take() else { return };
+        let (frames, refused) = room.make(self.frames, group, &view.rules.vlan, vlans);
+        if refused != 0 {
+            self.drop(DropReason::VlanNotAllowed, refused);
+        }
+        if group & !refused != 0 {
+            self.send(view, group & !refused, frames);
+        }
+        self.retagged = Some(room);
+    }
+
+    #[inline(always)]
+    fn send(&mut self, view: &PortView, mut group: u32, frames: Frames<'_, 'm>) {
+        match &view.receivers[..] {
+            [] => {}
+            [only] => self.send_to_pair(*only, group, frames),
             several => {
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {
-                    let head = self.frames.heads[index].frame(self.frames.lens[index] as usize);
-                    choice[index] = (spread_hash(head) % several.len() as u32) as u16;
+                    choice[index] = (spread_hash(frames.head(index)) % several.len() as u32) as u16;
                 }
                 while group != 0 {
                     let queue = choice[group.trailing_zeros() as usize % BURST];
                     let same = self::group(group, &choice, queue);
                     group &= !same;
-                    self.send_to_pair(several[usize::from(queue) % several.len()], same);
+                    self.send_to_pair(several[usize::from(queue) % several.len()], same, frames);
                 }
             }
         }
-        true
     }
 
     #[inline(always)]
-    fn send_to_pair(&mut self, at: Location, group: u32) {
+    fn send_to_pair(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
         if at.worker != self.worker {
-            return self.send_to_worker(at, group);
+            return self.send_to_worker(at, group, frames);
         }
         let slot = usize::from(at.slot);
         match (self.pairs.get_mut(slot), self.memories.get(slot)) {
             (Some(Some(pair)), Some(Some(memory))) => {
                 let delivered = if slot == self.likely {
-                    let delivered = pair.deliver(memory, self.frames, group, self.room);
+                    let delivered = pair.deliver(memory, frames, group, self.room);
                     self.room.clear();
                     delivered
                 } else {
-                    pair.deliver(memory, self.frames, group, &mut ChainList::new())
+                    pair.deliver(memory, frames, group, &mut ChainList::new())
                 };
                 self.last = slot;
                 owe(self.owed, self.pairs, slot);
@@ -124,13 +162,13 @@ impl Exit<'_, '_> {
 
     /// To a pair of another worker.
     #[cold]
-    fn send_to_worker(&mut self, at: Location, group: u32) {
+    fn send_to_worker(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
         let Some(Some((link, mailbox))) = self.links.to.get_mut(usize::from(at.worker)) else {
             return self.drop(DropReason::ReceiverStopped, group);
         };
         let mut full = 0;
         for index in set_bits(group) {
-            match link.send(self.frames, index, at.slot) {
+            match link.send(frames, index, at.slot) {
                 Some(copied) => self.counters.hand_off.copied_bytes.add(copied as u64),
                 None => full |= 1 << index,
             }

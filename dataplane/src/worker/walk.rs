@@ -104,6 +104,11 @@ impl Walker {
         if read.bytes + read.extra > VISIT_BYTES_MAX {
             scratch.afford(&mut read, list.chains.len());
         }
+        let input = topology.ports.get(usize::from(port));
+        if let Some(input) = input.filter(|input| input.rules.judges_frames()) {
+            scratch.judge(&mut read, &input.rules);
+        }
+        let judged = read.good;
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
         let (forward, flood) = scratch.look_up(&mut read, &lookup, flows, dropped);
         let taken = read.taken;
@@ -114,10 +119,20 @@ impl Walker {
             read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
         }
         pair.counters.received.add(taken as u64, read.bytes);
+        let bridge = input.and_then(|input| topology.bridges.get(usize::from(input.bridge)));
+        let has_vlans = bridge.is_some_and(|bridge| bridge.has_vlans);
+        if let Some(input) = input {
+            if taken < list.chains.len() {
+                scratch.unjudge(&read, judged, &input.rules);
+            }
+            if has_vlans {
+                scratch.find_vlans(forward | flood, &input.rules);
+            }
+        }
 
-        let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-        let frames =
-            Frames { heads, lens, longest: read.longest, list: &list, header_len, asking: read.asking, offloads };
+        let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
+        let (asking, longest) = (read.asking, read.longest);
+        let frames = Frames { heads, lens, longest, list: &list, header_len, asking, offloads, growths: None };
         let mut exit = Exit {
             worker: *number,
             slot,
@@ -129,6 +144,8 @@ impl Walker {
             links,
             owed,
             frames,
+            vlans: has_vlans.then_some(&*vlans),
+            retagged: Some(retagged),
             likely,
             room: &mut room,
             last: likely,
@@ -191,7 +208,8 @@ impl Walker {
             }
             let (asking, longest, count) = scratch.read_handed(&list);
             let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-            let frames = Frames { heads, lens, longest, list: &list, header_len: HEADER_LEN, asking, offloads };
+            let frames =
+                Frames { heads, lens, longest, list: &list, header_len: HEADER_LEN, asking, offloads, growths: None };
             let mut pending = first(count);
             while pending != 0 {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];

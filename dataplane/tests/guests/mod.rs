@@ -15,7 +15,9 @@ use ringway::metrics;
 use ringway::socket::SocketFile;
 use ringway::switch::Switch;
 use ringway::worker::Worker;
-use ringway_config::{Bridge, Feature, Mode, Plan, PortKind, VhostUser, Workers};
+use ringway_config::{
+    Bridge, BridgePolicy, Feature, MACS_MAX_DEFAULT, Mode, Plan, PortKind, PortPolicy, VhostUser, Workers,
+};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
 use tempfile::TempDir;
@@ -37,6 +39,10 @@ pub struct Setup<'a> {
     pub narrow: &'a [usize],
     /// Ports to which their front ends connect.
     pub servers: &'a [usize],
+    /// What the first ports may do; the others are as usual.
+    pub policies: &'a [PortPolicy],
+    /// What the bridges do.
+    pub bridge: BridgePolicy,
 }
 
 impl Default for Setup<'_> {
@@ -50,6 +56,8 @@ impl Default for Setup<'_> {
             mtu: u16::MAX,
             narrow: &[],
             servers: &[],
+            policies: &[],
+            bridge: BridgePolicy::default(),
         }
     }
 }
@@ -96,12 +104,16 @@ impl Net {
                 mode: if setup.servers.contains(&index) { Mode::Server } else { Mode::Client },
                 mask_features: setup.mask.to_vec(),
             }),
+            policy: setup.policies.get(index).cloned().unwrap_or_default(),
         };
         let plan = Plan {
             control_socket: control.clone(),
             metrics: None,
+            macs_max: MACS_MAX_DEFAULT,
             workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()) },
-            bridges: ["br0", "br1"].map(|name| Bridge { name: name.to_owned(), mac_ageing }).to_vec(),
+            bridges: ["br0", "br1"]
+                .map(|name| Bridge { name: name.to_owned(), mac_ageing, policy: setup.bridge.clone() })
+                .to_vec(),
             ports: (0..ports).map(port).collect(),
         };
         let switch = Switch::start(&plan).unwrap();
