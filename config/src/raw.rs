@@ -21,6 +21,7 @@ pub(crate) struct Raw {
     pub(crate) control_socket: Option<Text>,
     pub(crate) metrics: Option<Text>,
     pub(crate) macs_max: Option<Number>,
+    pub(crate) nic: Option<Text>,
     pub(crate) workers: Option<Table<RawWorkers>>,
     #[serde(default)]
     pub(crate) bridge: Vec<Spanned<Table<RawBridge>>>,
@@ -51,10 +52,10 @@ pub(crate) struct RawPort {
     pub(crate) kind: Option<Text>,
     pub(crate) bridge: Option<Text>,
     pub(crate) socket: Option<Text>,
+    pub(crate) device: Option<Text>,
     pub(crate) mode: Option<Text>,
     pub(crate) mtu: Option<Number>,
-    #[serde(default)]
-    pub(crate) mask_features: Vec<Text>,
+    pub(crate) mask_features: Option<Spanned<Vec<Text>>>,
     pub(crate) access_vlan: Option<Number>,
     pub(crate) trunk_vlans: Option<Spanned<Vec<Spanned<RawVlans>>>>,
     pub(crate) native_vlan: Option<Number>,

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use ringway_config::{PortPolicy, RateLimit};
+use ringway_config::RateLimit;
 use serde_json::{Value, json};
 
 use super::View;
 use crate::account::{DropCounters, DropReason};
 use crate::flow::Action;
 use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::nic;
 use crate::packet::MacAddress;
 use crate::switch::Switch;
 use crate::worker::Mode;
@@ -25,7 +26,7 @@ pub(super) fn show(switch: &Switch, view: View) -> Value {
 }
 
 fn ports(switch: &Switch) -> Value {
-    let port = |((port, &bridge), policy): ((&std::sync::Arc<Port>, &u16), &PortPolicy)| {
+    let port = |port: &std::sync::Arc<Port>| {
         let sum = |of: fn(&PairCounters) -> u64| port.pairs().map(|(_, pair)| of(pair)).sum::<u64>();
         let broken: Vec<_> = port
             .pairs()
@@ -35,21 +36,10 @@ fn ports(switch: &Switch) -> Value {
         json!({
             "name": port.name,
             "kind": "vhost-user",
-            "bridge": switch.bridges[usize::from(bridge)].name,
+            "bridge": switch.bridge_name(port.id),
             "mode": port.mode.as_str(),
             "mtu": port.mtu,
             "socket": port.socket,
-            "vlan": policy.vlan.to_string(),
-            "isolated": policy.isolated,
-            "allowed_macs": policy.allowed_macs.as_ref().map(|macs| texts(macs.iter().map(|&mac| MacAddress::from(mac)))),
-            "allowed_ips": policy.allowed_ips.as_ref().map(texts),
-            "storm_limit": policy.storm_limit,
-            "limit_in": policy.limit_in.as_ref().map(limit),
-            "limit_out": policy.limit_out.as_ref().map(limit),
-            "macs": switch.macs.count(port.id),
-            "macs_max": policy.macs_max,
-            "mac_moves": switch.macs.moves(port.id),
-            "mac_moves_per_second": policy.mac_moves_per_second,
             "state": port.state().as_str(),
             "ring": ring(port),
             "features": port.negotiated().names(),
@@ -64,7 +54,31 @@ fn ports(switch: &Switch) -> Value {
             "last_error": port.last_error(),
         })
     };
-    switch.ports.iter().zip(&switch.bridge_of).zip(&switch.policies).map(port).collect()
+    let guests = switch.ports.iter().map(|guest| with_rules(switch, guest.id, port(guest)));
+    guests.chain(switch.nics.iter().map(|port| with_rules(switch, port.id, nic_port(switch, port)))).collect()
+}
+
+/// What of a port does not depend on what is behind it.
+fn with_rules(switch: &Switch, port: u16, mut shown: Value) -> Value {
+    let Some(policy) = switch.policies.get(usize::from(port)) else { return shown };
+    let macs = |macs: &Vec<ringway_config::Mac>| texts(macs.iter().map(|&mac| MacAddress::from(mac)));
+    let rules = json!({
+        "vlan": policy.vlan.to_string(),
+        "isolated": policy.isolated,
+        "allowed_macs": policy.allowed_macs.as_ref().map(macs),
+        "allowed_ips": policy.allowed_ips.as_ref().map(texts),
+        "storm_limit": policy.storm_limit,
+        "limit_in": policy.limit_in.as_ref().map(limit),
+        "limit_out": policy.limit_out.as_ref().map(limit),
+        "macs": switch.macs.count(port),
+        "macs_max": policy.macs_max,
+        "mac_moves": switch.macs.moves(port),
+        "mac_moves_per_second": policy.mac_moves_per_second,
+    });
+    if let (Value::Object(shown), Value::Object(rules)) = (&mut shown, rules) {
+        shown.extend(rules);
+    }
+    shown
 }
 
 fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -73,6 +87,38 @@ fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
 
 fn limit(limit: &RateLimit) -> Value {
     json!({ "unit": limit.unit.as_str(), "per_second": limit.per_second, "burst": limit.burst })
+}
+
+fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
+    let sum = |of: fn(&nic::QueueCounters) -> u64| port.queues().map(|(_, queue)| of(queue)).sum::<u64>();
+    let dropped = drops(port.queues().flat_map(|(_, queue)| [&queue.receive_dropped, &queue.transmit_dropped]));
+    let info = port.info();
+    let (rx, tx) = info.as_ref().map_or((0, 0), |info| (info.rx_queues, info.tx_queues));
+    json!({
+        "name": port.name,
+        "kind": "nic",
+        "bridge": switch.bridge_name(port.id),
+        "device": port.device,
+        "driver": info.as_ref().map(|info| &info.driver),
+        "mac": info.as_ref().map(|info| &info.mac),
+        "numa_node": info.as_ref().and_then(|info| info.node),
+        "mtu": port.mtu,
+        "state": port.state().as_str(),
+        "link": if port.link.is_up() { "up" } else { "down" },
+        "speed_mbit_per_second": port.link.mbit_per_second(),
+        "rx_queues": rx,
+        "tx_queues": tx,
+        "workers": switch.workers.len(),
+        "workers_handing_off": if tx == 0 { 0 } else { switch.workers.len().saturating_sub(tx.into()) },
+        "steering": info.as_ref().map(|info| info.steering),
+        "offloads": info.as_ref().map(|info| &info.offloads),
+        "receive_packets": sum(|queue| queue.received.packets.get()),
+        "receive_bytes": sum(|queue| queue.received.bytes.get()),
+        "transmit_packets": sum(|queue| queue.transmitted.packets.get()),
+        "transmit_bytes": sum(|queue| queue.transmitted.bytes.get()),
+        "dropped": dropped,
+        "last_error": port.last_error(),
+    })
 }
 
 fn ring(port: &Port) -> &'static str {
@@ -123,11 +169,34 @@ fn queues(switch: &Switch) -> Value {
             }));
         }
     }
+    for port in &switch.nics {
+        let info = port.info().unwrap_or_default();
+        for (index, queue) in port.queues() {
+            let size = |queues, descriptors| if index < queues { descriptors } else { 0 };
+            queues.push(json!({
+                "queue": format!("{}/{index}", port.name),
+                "worker": index,
+                "cpu": switch.workers.get(usize::from(index)).map(|worker| worker.cpu),
+                "ring": "nic",
+                "size_receive": size(info.rx_queues, info.rx_descriptors),
+                "size_transmit": size(info.tx_queues, info.tx_descriptors),
+                "receive_packets": queue.received.packets.get(),
+                "receive_bytes": queue.received.bytes.get(),
+                "transmit_packets": queue.transmitted.packets.get(),
+                "transmit_bytes": queue.transmitted.bytes.get(),
+                "interrupts": null,
+                "interrupts_suppressed": null,
+                "dropped_receive": drops([&queue.receive_dropped].into_iter()),
+                "dropped_transmit": drops([&queue.transmit_dropped].into_iter()),
+                "broken": null,
+            }));
+        }
+    }
     Value::Array(queues)
 }
 
 fn port_name(switch: &Switch, port: u16) -> &str {
-    switch.ports.get(usize::from(port)).map_or("?", |port| &port.name)
+    switch.port_name(port).unwrap_or("?")
 }
 
 fn macs(switch: &Switch) -> Value {
@@ -184,6 +253,13 @@ fn workers(switch: &Switch) -> Value {
             .flat_map(|port| port.running().into_iter().map(move |(index, _)| (port, index)))
             .filter(|(port, index)| switch.worker_of(PairId { port: port.id, index: *index }) == Some(worker.number))
             .map(|(port, index)| format!("{}/{index}", port.name))
+            .chain(
+                switch
+                    .nics
+                    .iter()
+                    .filter(|port| port.has_queue(worker.number))
+                    .map(|port| format!("{}/{}", port.name, worker.number)),
+            )
             .collect();
         json!({
             "worker": worker.number,

@@ -23,7 +23,7 @@ pub use ethernet::{
 };
 pub use headers::{Broken, Headers, is_tag, network, protocol};
 pub use net_header::{NetHeader, gso_type, net_flag};
-pub use offload::{Abilities, Offload, SEGMENTS_OF_FRAME_MAX, Segmentation, Way};
+pub use offload::{Abilities, Offload, SEGMENTS_OF_FRAME_MAX, Segmentation, TransportLayout, Way};
 pub use segment::Cut;
 pub use spread::spread_hash;
 pub use tag::{Retag, TAG_LEN, Tag};

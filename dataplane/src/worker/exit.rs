@@ -2,9 +2,11 @@
 
 use arrayvec::ArrayVec;
 
-use super::counters::WorkerCounters;
+use super::counters::{PathCounters, WorkerCounters};
+use super::heads::{VISIT_BYTES_MAX, cost};
 use super::retag::{Retagged, members};
 use super::topology::{Location, PortView, Topology};
+use super::uplink::{Moves, Nics, nic_at};
 use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
 use crate::account::DropReason;
 use crate::guest::ring::{BURST, ChainList};
@@ -19,6 +21,7 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) port: u16,
     pub(super) pairs: &'a mut Pairs,
     pub(super) memories: &'m Memories,
+    pub(super) nics: &'a mut Nics,
     pub(super) topology: &'a Topology,
     pub(super) counters: &'a WorkerCounters,
     pub(super) links: &'a mut Links,
@@ -33,6 +36,12 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) room: &'a mut ChainList<'m>,
     /// The slot that was delivered to last.
     pub(super) last: usize,
+    /// What goes to guests counts here.
+    pub(super) path: &'a PathCounters,
+    /// Of a burst that came from a NIC.
+    pub(super) moves: Option<Moves<'a>>,
+    /// Frames that go to several ports.
+    pub(super) flooded: u32,
 }
 
 impl<'m> Exit<'_, 'm> {
@@ -51,38 +60,63 @@ impl<'m> Exit<'_, 'm> {
 
     /// Sends the frames of `flood` to every other port of the bridge that may have them, and those of `forward` to theirs, so
     /// that each port gets its frames in order.
+    ///
+    /// A frame that is alone may be too much for one visit: then it goes to some ports, and where it is to go on is the answer.
+    /// With that as `begun` it does.
     #[cold]
-    pub(super) fn flood(&mut self, mut forward: u32, flood: u32, outputs: &[u16; BURST]) {
+    pub(super) fn flood(
+        &mut self,
+        mut forward: u32,
+        flood: u32,
+        outputs: &[u16; BURST],
+        begun: Option<u16>,
+    ) -> Option<u16> {
         let topology = self.topology;
         let input = topology.ports.get(usize::from(self.port));
         let bridge = input.and_then(|input| topology.bridges.get(usize::from(input.bridge)));
         let is_isolated = input.is_some_and(|input| input.rules.isolated);
-        let (mut copies, mut heard) = (0, 0);
-        for &output in bridge.map_or(&[][..], |bridge| &bridge.ports) {
+        let ports = bridge.map_or(&[][..], |bridge| &bridge.ports);
+        let Frames { asking, offloads, lens, .. } = self.frames;
+        let price = if flood.is_power_of_two() {
+            cost(asking, offloads, lens, flood.trailing_zeros() as usize % BURST)
+        } else {
+            0
+        };
+        let (mut copies, mut heard, mut spent, mut goes_on) = (0, 0, 0, None);
+        for &output in ports.iter().filter(|&&port| begun.is_none_or(|begun| port >= begun)) {
             let Some(view) = topology.ports.get(usize::from(output)).filter(|view| !view.receivers.is_empty()) else {
                 continue;
             };
             if output == self.port {
                 continue;
             }
-            let own = group(forward, outputs, output);
-            forward &= !own;
             let hears = match self.vlans {
                 _ if is_isolated && view.rules.isolated => 0,
                 None => flood,
                 Some(vlans) => members(flood, &view.rules.vlan, vlans),
             };
-            heard |= hears;
-            copies += u64::from(hears.count_ones());
+            if hears != 0 && spent + price > VISIT_BYTES_MAX && copies > 0 {
+                goes_on = Some(output);
+                break;
+            }
+            let own = group(forward, outputs, output);
+            forward &= !own;
             if own | hears != 0 {
                 self.send_to_port(output, own | hears);
             }
+            heard |= hears;
+            copies += u64::from(hears.count_ones());
+            spent += if hears == 0 { 0 } else { price };
         }
-        if heard != flood {
-            self.drop(DropReason::NoDestination, flood & !heard);
+        if begun.is_none() {
+            if heard != flood {
+                self.drop(DropReason::NoDestination, flood & !heard);
+            }
+            copies -= u64::from(heard.count_ones());
         }
-        self.counters.extra_copies.add(copies - u64::from(heard.count_ones()));
+        self.counters.extra_copies.add(copies);
         self.forward(forward, outputs);
+        goes_on
     }
 
     /// To one of the port's queues, chosen by flow. `false` if it has none running.
@@ -119,6 +153,9 @@ impl<'m> Exit<'_, 'm> {
             [] => {}
             [only] => self.send_to_pair(*only, group, frames),
             several => {
+                if let Some(own) = view.of_worker(self.worker) {
+                    return self.send_to_pair(own, group, frames);
+                }
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {
                     choice[index] = (spread_hash(frames.head(index)) % several.len() as u32) as u16;
@@ -150,13 +187,13 @@ impl<'m> Exit<'_, 'm> {
                 };
                 self.last = slot;
                 owe(self.owed, self.pairs, slot);
-                self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
-                self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
+                self.path.forwarded_bytes.add(delivered.bytes);
+                self.path.copied_bytes.add(delivered.copied);
                 if delivered.generated != 0 {
                     self.counters.generated.add(delivered.generated);
                 }
             }
-            _ => self.drop(DropReason::ReceiverStopped, group),
+            _ => self.send_to_nic(slot, group, frames),
         }
     }
 
@@ -179,11 +216,14 @@ impl<'m> Exit<'_, 'm> {
         }
     }
 
-    /// Counts frames as dropped, with the pair that they came from.
+    /// Counts frames as dropped, with the pair or the NIC queue that they came from.
     #[cold]
-    fn drop(&mut self, reason: DropReason, group: u32) {
+    pub(super) fn drop(&mut self, reason: DropReason, group: u32) {
+        let count = u64::from(group.count_ones());
         if let Some(Some(pair)) = self.pairs.get(self.slot) {
-            pair.counters.receive_dropped.add(reason, u64::from(group.count_ones()));
+            pair.counters.receive_dropped.add(reason, count);
+        } else if let Some(queue) = nic_at(self.nics, self.slot) {
+            queue.counters.receive_dropped.add(reason, count);
         }
     }
 }

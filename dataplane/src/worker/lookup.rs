@@ -31,9 +31,9 @@ impl Scratch {
             self.candidates[index] = view.candidates(self.hashes[index]);
         }
         let stamp = lookup.stamp();
-        let (mut forward, mut flood, mut missed, mut flooded) = (0, 0, 0, 0);
+        let (mut forward, mut flood, mut missed, mut flooded, mut neighbours) = (0, 0, 0, 0, None);
         for index in set_bits(read.good) {
-            let key = self.keys[index];
+            let (key, missed_before) = (self.keys[index], missed);
             let view = flows.view();
             let hit = view.find(self.candidates[index], key).and_then(|entry| {
                 let action = view.action_at(entry, stamp)?;
@@ -59,12 +59,18 @@ impl Scratch {
                         dropped.add(DropReason::StormLimit, 1);
                         continue;
                     }
-                    flood |= 1 << index;
-                    flooded += self.cost(read, index) * lookup.neighbours();
+                    flooded += self.cost(read, index) * *neighbours.get_or_insert_with(|| lookup.neighbours());
                     if flooded > VISIT_BYTES_MAX {
-                        // The frames after this one are not looked at: they come with the next visit.
-                        read.taken = index + 1;
+                        // This one and the frames after it come with the next visit, unless it is the first: then it is alone.
+                        read.taken = index.max(1);
                         read.good &= first(read.taken);
+                        if index > 0 {
+                            missed = missed_before;
+                            break;
+                        }
+                    }
+                    flood |= 1 << index;
+                    if read.taken == 1 {
                         break;
                     }
                 }
@@ -73,6 +79,15 @@ impl Scratch {
         lookup.counters.flow_hits.add(u64::from(read.good.count_ones()) - missed);
         lookup.counters.flow_misses.add(missed);
         (forward, flood)
+    }
+}
+
+impl Scratch {
+    /// Of frames that go on being flooded, those that still may be: their sender can have changed them since.
+    #[cold]
+    pub(super) fn still_flooded(&self, read: &Heads, lookup: &Lookup<'_>) -> u32 {
+        let may = |&index: &usize| lookup.may_come_in(self.keys[index]);
+        set_bits(read.good).filter(may).fold(0, |frames, index| frames | 1 << index)
     }
 }
 
@@ -95,9 +110,43 @@ impl Lookup<'_> {
         self.topology.bridges.get(usize::from(self.input()?.bridge))
     }
 
-    /// Ports that a frame is flooded to at most.
+    /// Whether tags change under way.
+    pub(super) fn has_vlans(&self) -> bool {
+        self.bridge().is_some_and(|bridge| bridge.has_vlans)
+    }
+
+    /// Whether the port may have a frame with this key; nothing is learnt of it.
+    fn may_come_in(&self, key: FlowKey) -> bool {
+        let Some((input, bridge)) = self.input().zip(self.bridge()) else { return false };
+        let Ok(vlan) = self.admit(input, bridge, key) else { return false };
+        let source = Station { bridge: input.bridge, vlan, mac: key.source() };
+        self.macs.find(source).is_none_or(|(port, _)| port == self.port)
+    }
+
+    /// Asks the rules that need nothing to be learnt; the frame's VLAN.
+    fn admit(&self, input: &PortView, bridge: &BridgeView, key: FlowKey) -> Result<u16, DropReason> {
+        let rules = &input.rules;
+        if rules.guard.as_ref().is_some_and(|guard| !guard.allows_source(key.source())) {
+            return Err(DropReason::GuardMac);
+        }
+        let vlan = rules.vlan.of_received(key.vlan()).ok_or(DropReason::VlanNotAllowed)?;
+        if key.destination().is_link_local() && !bridge.forward_link_local {
+            return Err(DropReason::LinkLocal);
+        }
+        if self.is_held_elsewhere(bridge, vlan, key.source()) {
+            return Err(DropReason::MacHeld);
+        }
+        Ok(vlan)
+    }
+
+    /// Ports that a frame is flooded to: the others of its bridge that are up.
+    #[cold]
     fn neighbours(&self) -> u64 {
-        self.bridge().map_or(1, |bridge| bridge.ports.len() as u64)
+        let takes = |&&port: &&u16| {
+            port != self.port
+                && self.topology.ports.get(usize::from(port)).is_some_and(|port| !port.receivers.is_empty())
+        };
+        self.bridge().map_or(0, |bridge| bridge.ports.iter().filter(takes).count() as u64)
     }
 
     /// Takes one of the frames that may be flooded for the port.
@@ -155,17 +204,8 @@ impl Lookup<'_> {
     /// is not, because it would take room from what is not.
     fn decide(&self, key: FlowKey) -> Result<(Action, Option<Verdict>), DropReason> {
         let (input, bridge) = self.input().zip(self.bridge()).ok_or(DropReason::NoDestination)?;
+        let vlan = self.admit(input, bridge, key)?;
         let rules = &input.rules;
-        if rules.guard.as_ref().is_some_and(|guard| !guard.allows_source(key.source())) {
-            return Err(DropReason::GuardMac);
-        }
-        let vlan = rules.vlan.of_received(key.vlan()).ok_or(DropReason::VlanNotAllowed)?;
-        if key.destination().is_link_local() && !bridge.forward_link_local {
-            return Err(DropReason::LinkLocal);
-        }
-        if self.is_held_elsewhere(bridge, vlan, key.source()) {
-            return Err(DropReason::MacHeld);
-        }
         let station = |mac| Station { bridge: input.bridge, vlan, mac };
         let may_move = || rules.moves.take(timestamp());
         let source = match self.macs.learn(station(key.source()), self.port, self.now, may_move) {

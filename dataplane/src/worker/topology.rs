@@ -8,7 +8,7 @@ use ringway_config::Flood;
 use crate::packet::MacAddress;
 use crate::policy::PortRules;
 
-/// A pair in use: which worker has it, and in which of its slots.
+/// A pair or a NIC queue in use: which worker has it, and in which of its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
     /// Number of the worker.
@@ -22,10 +22,21 @@ pub struct Location {
 pub struct PortView {
     /// Number of its bridge.
     pub bridge: u16,
-    /// Its pairs whose guest can receive, by pair number.
+    /// Its pairs whose guest can receive, by pair number. Of a NIC: where each worker sends to, by worker.
     pub receivers: Vec<Location>,
+    /// It is a NIC.
+    pub is_nic: bool,
     /// What it may do.
     pub rules: Arc<PortRules>,
+}
+
+impl PortView {
+    /// Where a worker sends all that it has for the port, if that is not to be chosen by flow.
+    #[inline]
+    #[must_use]
+    pub fn of_worker(&self, worker: u16) -> Option<Location> {
+        if self.is_nic { self.receivers.get(usize::from(worker)).copied() } else { None }
+    }
 }
 
 /// A bridge as the data path sees it.
@@ -33,7 +44,7 @@ pub struct PortView {
 pub struct BridgeView {
     /// Moves with the bridge's configuration, and ends every verdict made before.
     pub generation: u32,
-    /// Numbers of its ports.
+    /// Numbers of its ports, ascending: a flood that is spread over visits goes on by number.
     pub ports: Vec<u16>,
     /// Some of its ports know VLANs: tags change under way. On any other bridge nobody looks.
     pub has_vlans: bool,

@@ -16,7 +16,7 @@ use ringway::socket::SocketFile;
 use ringway::switch::Switch;
 use ringway::worker::Worker;
 use ringway_config::{
-    Bridge, BridgePolicy, Feature, MACS_MAX_DEFAULT, Mode, Plan, PortKind, PortPolicy, VhostUser, Workers,
+    Bridge, BridgePolicy, Feature, MACS_MAX_DEFAULT, Mode, Nic, Plan, PortKind, PortPolicy, VhostUser, Workers,
 };
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
@@ -28,6 +28,8 @@ pub const LAYOUTS: [Layout; 2] = [Layout::Packed, Layout::Split];
 /// What kind of switch.
 pub struct Setup<'a> {
     pub ports: usize,
+    /// Ports behind these that are NICs, without devices.
+    pub nics: usize,
     /// Ports that are on a bridge of their own.
     pub apart: &'a [usize],
     pub mask: &'a [Feature],
@@ -41,6 +43,8 @@ pub struct Setup<'a> {
     pub servers: &'a [usize],
     /// What the first ports may do; the others are as usual.
     pub policies: &'a [PortPolicy],
+    /// What NICs may do.
+    pub nic_policy: PortPolicy,
     /// What the bridges do.
     pub bridge: BridgePolicy,
 }
@@ -49,6 +53,7 @@ impl Default for Setup<'_> {
     fn default() -> Self {
         Self {
             ports: 0,
+            nics: 0,
             apart: &[],
             mask: &[],
             mac_ageing: Duration::from_secs(300),
@@ -57,6 +62,7 @@ impl Default for Setup<'_> {
             narrow: &[],
             servers: &[],
             policies: &[],
+            nic_policy: PortPolicy::default(),
             bridge: BridgePolicy::default(),
         }
     }
@@ -106,15 +112,23 @@ impl Net {
             }),
             policy: setup.policies.get(index).cloned().unwrap_or_default(),
         };
+        let nic = |index: usize| ringway_config::Port {
+            name: format!("nic{index}"),
+            bridge: 0,
+            mtu: setup.mtu,
+            kind: PortKind::Nic(Nic { device: format!("net_none{index}") }),
+            policy: setup.nic_policy.clone(),
+        };
         let plan = Plan {
             control_socket: control.clone(),
             metrics: None,
             macs_max: MACS_MAX_DEFAULT,
+            nic_allowed: false,
             workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()) },
             bridges: ["br0", "br1"]
                 .map(|name| Bridge { name: name.to_owned(), mac_ageing, policy: setup.bridge.clone() })
                 .to_vec(),
-            ports: (0..ports).map(port).collect(),
+            ports: (0..ports).map(port).chain((0..setup.nics).map(nic)).collect(),
         };
         let switch = Switch::start(&plan).unwrap();
         let server = Server::start(switch.clone(), &control).unwrap();
