@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::FILE_BYTES_MAX;
 use crate::socket::PATH_BYTES_MAX;
 use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN};
+use crate::vlan::VLAN_MAX;
 
 /// Why a file was refused: `FILE:LINE: what is wrong; what to do`, always a single line when displayed.
 ///
@@ -96,6 +97,51 @@ pub(crate) enum Problem {
     BadAgeing(i128),
     #[error("an MTU of {0} bytes is out of range; use {min} to {max}", min = MTU_MIN, max = MTU_MAX)]
     BadMtu(i128),
+
+    #[error("a {what} of {given} is out of range; use {min} to {max}")]
+    OutOfRange { what: &'static str, given: i128, min: u64, max: u64 },
+
+    #[error("there is no VLAN {0}; use 1 to {max}", max = VLAN_MAX)]
+    BadVlan(i128),
+    #[error("`{0}` is no range of VLANs; write one like \"20-29\", within 1 to {max}", max = VLAN_MAX)]
+    BadVlanRange(String),
+    #[error(
+        "no VLAN is listed; list at least one, or remove `trunk_vlans` for a port that takes frames of all VLANs as they are"
+    )]
+    NoVlan,
+    #[error("`access_vlan` and `trunk_vlans` exclude each other; remove one of them")]
+    AccessAndTrunk,
+    #[error("`native_vlan` is a word for trunks; add `trunk_vlans`, or write `access_vlan = {0}`")]
+    NativeWithoutTrunk(u16),
+    #[error("native VLAN {0} is not in `trunk_vlans`; add it there, or remove `native_vlan`")]
+    NativeNotAllowed(u16),
+
+    #[error("`{0}` is no MAC address; write six bytes, as in \"52:54:00:00:00:01\"")]
+    BadMac(String),
+    #[error("`{0}` is a multicast address, and no station's; write an address whose first byte is even")]
+    GroupMac(String),
+    #[error("`{0}` is nobody's address; write that of a station")]
+    ZeroMac(String),
+    #[error("`{0}` is no IP address or prefix; write one like \"10.0.0.5\", \"10.0.0.0/24\" or \"2001:db8::/64\"")]
+    BadPrefix(String),
+    #[error("`{given}` has bits beyond its prefix; write `{network}` for all, or `{address}` for one")]
+    BitsBeyondPrefix { given: String, network: String, address: String },
+    #[error("`{key}` is empty, so nothing could be sent; list what is allowed, or remove it to allow all")]
+    EmptyGuard { key: &'static str },
+    #[error("{first} and {second} overlap; keep the wider one only")]
+    PrefixInPrefix { first: String, second: String },
+    #[error("{what} {value} is already port `{port}`'s, on line {line}, in a VLAN of both; give it to one of them")]
+    GuardsOverlap { what: &'static str, value: String, port: String, line: usize },
+    #[error("static MAC {0} is not in `allowed_macs` of its own port; add it there, or remove it here")]
+    StaticNotAllowed(String),
+    #[error("VLAN {vlan} is not one of this port's ({allowed}); use one of them")]
+    StaticVlan { vlan: u16, allowed: String },
+    #[error("this port has several VLANs and no native one; add the station's: `vlan = {0}`")]
+    StaticWithoutVlan(u16),
+    #[error("{table} has no `{key}`; add `{key} = {example}`")]
+    MissingInner { table: &'static str, key: &'static str, example: &'static str },
+    #[error("`{key}` counts either frames or bytes; write one of `frames_per_second` and `bytes_per_second`")]
+    LimitUnit { key: &'static str },
 
     #[error(
         "`{0}` is no device; write a PCI address as in \"0000:03:00.0\", or a virtual device of DPDK as in \

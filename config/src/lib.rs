@@ -30,10 +30,13 @@
 mod device;
 mod error;
 mod plan;
+mod policy;
 mod raw;
+mod rules;
 mod socket;
 mod source;
 mod validate;
+mod vlan;
 mod words;
 
 use std::fs::File;
@@ -42,7 +45,12 @@ use std::path::Path;
 
 pub use error::Error;
 pub use plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
+pub use policy::{
+    BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, PORT_MACS_MAX_DEFAULT, PortPolicy,
+    RateLimit, RateUnit, STORM_LIMIT_DEFAULT, StaticMac,
+};
 pub use validate::MTU_MAX;
+pub use vlan::{VLAN_MAX, Vlan, VlanSet};
 
 use error::Problem;
 use source::Source;

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::policy::{BridgePolicy, PortPolicy};
+
 /// A whole switch, as validated. It may be empty: a switch without bridges or ports runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -11,6 +13,8 @@ pub struct Plan {
     pub control_socket: PathBuf,
     /// Where metrics are served, or `None` if the operator wrote `"off"`. Port 0 lets the kernel choose.
     pub metrics: Option<SocketAddr>,
+    /// Stations that all bridges together remember: 1 to 1,048,576.
+    pub macs_max: u32,
     /// DPDK is to be started although no port may need it.
     pub nic_allowed: bool,
     /// The poll-mode workers.
@@ -36,6 +40,8 @@ pub struct Bridge {
     pub name: String,
     /// How long a MAC address is remembered after its last frame: 1 to 86,400 s.
     pub mac_ageing: Duration,
+    /// What else it does.
+    pub policy: BridgePolicy,
 }
 
 /// A port of one bridge.
@@ -49,6 +55,8 @@ pub struct Port {
     pub mtu: u16,
     /// What is behind the port.
     pub kind: PortKind,
+    /// What it may do.
+    pub policy: PortPolicy,
 }
 
 /// What is behind a port.

@@ -20,6 +20,7 @@ pub(crate) type Number = Spanned<i128>;
 pub(crate) struct Raw {
     pub(crate) control_socket: Option<Text>,
     pub(crate) metrics: Option<Text>,
+    pub(crate) macs_max: Option<Number>,
     pub(crate) nic: Option<Text>,
     pub(crate) workers: Option<Table<RawWorkers>>,
     #[serde(default)]
@@ -39,6 +40,9 @@ pub(crate) struct RawWorkers {
 pub(crate) struct RawBridge {
     pub(crate) name: Option<Text>,
     pub(crate) mac_ageing_seconds: Option<Number>,
+    pub(crate) macs_max: Option<Number>,
+    pub(crate) flood: Option<Vec<Text>>,
+    pub(crate) forward_link_local: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +56,73 @@ pub(crate) struct RawPort {
     pub(crate) mode: Option<Text>,
     pub(crate) mtu: Option<Number>,
     pub(crate) mask_features: Option<Spanned<Vec<Text>>>,
+    pub(crate) access_vlan: Option<Number>,
+    pub(crate) trunk_vlans: Option<Spanned<Vec<Spanned<RawVlans>>>>,
+    pub(crate) native_vlan: Option<Number>,
+    pub(crate) allowed_macs: Option<Spanned<Vec<Text>>>,
+    pub(crate) allowed_ips: Option<Spanned<Vec<Text>>>,
+    #[serde(default)]
+    pub(crate) static_macs: Vec<Spanned<Table<RawStaticMac>>>,
+    pub(crate) isolated: Option<bool>,
+    pub(crate) storm_limit: Option<Number>,
+    pub(crate) limit_in: Option<Spanned<Table<RawLimit>>>,
+    pub(crate) limit_out: Option<Spanned<Table<RawLimit>>>,
+    pub(crate) macs_max: Option<Number>,
+    pub(crate) mac_moves_per_second: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawStaticMac {
+    pub(crate) mac: Option<Text>,
+    pub(crate) vlan: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawLimit {
+    pub(crate) frames_per_second: Option<Number>,
+    pub(crate) bytes_per_second: Option<Number>,
+    pub(crate) burst: Option<Number>,
+}
+
+/// A VLAN, or a range of them as text.
+#[derive(Debug)]
+pub(crate) enum RawVlans {
+    One(i128),
+    Range(String),
+}
+
+impl<'de> Deserialize<'de> for RawVlans {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(VlansVisitor)
+    }
+}
+
+struct VlansVisitor;
+
+impl Visitor<'_> for VlansVisitor {
+    type Value = RawVlans;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a VLAN such as `10`, or a range such as `\"20-29\"`")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<RawVlans, E> {
+        Ok(RawVlans::One(number.into()))
+    }
+
+    fn visit_i128<E>(self, number: i128) -> Result<RawVlans, E> {
+        Ok(RawVlans::One(number))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<RawVlans, E> {
+        Ok(RawVlans::One(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<RawVlans, E> {
+        Ok(RawVlans::Range(text.to_owned()))
+    }
 }
 
 /// A `T` written as a table.

@@ -11,7 +11,9 @@ use toml::Spanned;
 use crate::device::Devices;
 use crate::error::{Error, Problem};
 use crate::plan::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers};
+use crate::policy::MACS_MAX_DEFAULT;
 use crate::raw::{Number, Raw, RawBridge, RawPort, RawWorkers, Table, Text};
+use crate::rules::{self, Claims, MACS_MAX};
 use crate::socket::{self, Sockets};
 use crate::source::Source;
 use crate::words::{Names, backquoted, required, unknown_word};
@@ -40,12 +42,14 @@ pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(
         None => PathBuf::from(CONTROL_SOCKET_DEFAULT),
     };
     let metrics = metrics(source, raw.metrics.as_ref())?;
+    let macs_max =
+        rules::number(source, raw.macs_max.as_ref(), "limit of stations", MACS_MAX)?.unwrap_or(MACS_MAX_DEFAULT);
     let nic_allowed = nic_allowed(source, raw.nic.as_ref())?;
     let workers = workers(source, raw.workers.map(|table| table.0))?;
     let bridges = bridges(source, raw.bridge)?;
     let sockets = Sockets::new(&control_socket, directory_exists);
     let ports = ports(source, raw.port, &bridges, sockets)?;
-    Ok(Plan { control_socket, metrics, nic_allowed, workers, bridges, ports })
+    Ok(Plan { control_socket, metrics, macs_max, nic_allowed, workers, bridges, ports })
 }
 
 fn metrics(source: &Source<'_>, written: Option<&Text>) -> Result<Option<SocketAddr>, Error> {
@@ -95,21 +99,24 @@ fn bridges(source: &Source<'_>, raw: Vec<Spanned<Table<RawBridge>>>) -> Result<V
     let mut names = Names::of("bridge");
     raw.into_iter()
         .map(|written| {
-            let (table, Table(raw)) = (written.span(), written.into_inner());
-            let name = required(source, &table, raw.name, ("bridge", "name", "br0"))?;
-            Ok(Bridge { name: names.claim(source, &name)?, mac_ageing: mac_ageing(source, raw.mac_ageing_seconds)? })
+            let (table, Table(mut raw)) = (written.span(), written.into_inner());
+            let name = required(source, &table, raw.name.take(), ("bridge", "name", "br0"))?;
+            Ok(Bridge {
+                name: names.claim(source, &name)?,
+                mac_ageing: mac_ageing(source, raw.mac_ageing_seconds.as_ref())?,
+                policy: rules::bridge(source, &raw)?,
+            })
         })
         .collect()
 }
 
-fn mac_ageing(source: &Source<'_>, written: Option<Number>) -> Result<Duration, Error> {
+fn mac_ageing(source: &Source<'_>, written: Option<&Number>) -> Result<Duration, Error> {
     let Some(written) = written else {
         return Ok(MAC_AGEING_DEFAULT);
     };
-    let (span, given) = (written.span(), written.into_inner());
-    match u64::try_from(given) {
+    match u64::try_from(*written.as_ref()) {
         Ok(seconds @ 1..=MAC_AGEING_SECONDS_MAX) => Ok(Duration::from_secs(seconds)),
-        _ => Err(source.refuse(span, Problem::BadAgeing(given))),
+        _ => Err(source.refuse(written.span(), Problem::BadAgeing(*written.as_ref()))),
     }
 }
 
@@ -119,32 +126,33 @@ fn ports(
     bridges: &[Bridge],
     mut sockets: Sockets<impl Fn(&Path) -> bool>,
 ) -> Result<Vec<Port>, Error> {
-    let (mut names, mut devices) = (Names::of("port"), Devices::default());
+    let (mut names, mut devices, mut claims) = (Names::of("port"), Devices::default(), Claims::default());
     raw.into_iter()
         .map(|written| {
-            let (table, Table(raw)) = (written.span(), written.into_inner());
-            let name = required(source, &table, raw.name, ("port", "name", "vm1"))?;
+            let (table, Table(mut raw)) = (written.span(), written.into_inner());
+            let name = required(source, &table, raw.name.take(), ("port", "name", "vm1"))?;
             let name = names.claim(source, &name)?;
-            let kind = required(source, &table, raw.kind, ("port", "kind", "vhost-user"))?;
+            let kind = required(source, &table, raw.kind.take(), ("port", "kind", "vhost-user"))?;
             let is_nic = is_nic(source, &kind)?;
-            let bridge = bridge_index(source, &table, raw.bridge, bridges)?;
-            let mtu = mtu(source, raw.mtu)?;
+            let bridge = bridge_index(source, &table, raw.bridge.take(), bridges)?;
+            let mtu = mtu(source, raw.mtu.take())?;
             let kind = if is_nic {
                 not_of_this_kind(source, "socket", raw.socket.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mode", raw.mode.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mask_features", raw.mask_features.as_ref(), VHOST_USER)?;
-                let written = required(source, &table, raw.device, ("port", "device", "0000:03:00.0"))?;
+                let written = required(source, &table, raw.device.take(), ("port", "device", "0000:03:00.0"))?;
                 PortKind::Nic(devices.claim(source, &written)?)
             } else {
                 not_of_this_kind(source, "device", raw.device.as_ref(), NIC)?;
-                let written = required(source, &table, raw.socket, ("port", "socket", "/run/guests/vm1.sock"))?;
+                let written = required(source, &table, raw.socket.take(), ("port", "socket", "/run/guests/vm1.sock"))?;
                 let socket = sockets.claim(source, &written)?;
-                let mode = mode(source, raw.mode)?;
-                let masked = raw.mask_features.map(Spanned::into_inner).unwrap_or_default();
+                let mode = mode(source, raw.mode.take())?;
+                let masked = raw.mask_features.take().map(Spanned::into_inner).unwrap_or_default();
                 let mask_features = mask_features(source, masked)?;
                 PortKind::VhostUser(VhostUser { socket, mode, mask_features })
             };
-            Ok(Port { name, bridge, mtu, kind })
+            let policy = claims.port(source, &name, bridge, &raw)?;
+            Ok(Port { name, bridge, mtu, kind, policy })
         })
         .collect()
 }

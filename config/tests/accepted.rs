@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ringway_config::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers, parse};
+use ringway_config::{
+    Bridge, BridgePolicy, Feature, Flood, IpPrefix, Mode, Nic, Plan, Port, PortKind, PortPolicy, RateLimit, RateUnit,
+    StaticMac, VhostUser, Vlan, Workers, parse,
+};
 
 fn accept(text: &str) -> Plan {
     match parse(text, Path::new("switch.toml"), |_| true) {
@@ -22,6 +25,7 @@ fn guest(name: &str, mask_features: Vec<Feature>) -> Port {
             mode: Mode::Client,
             mask_features,
         }),
+        policy: PortPolicy::default(),
     }
 }
 
@@ -30,6 +34,7 @@ fn an_empty_file_is_an_empty_switch_with_every_default() {
     let expected = Plan {
         control_socket: "/run/ringway/control.sock".into(),
         metrics: Some(([127, 0, 0, 1], 9477).into()),
+        macs_max: 32_768,
         nic_allowed: false,
         workers: Workers { cpus: None },
         bridges: Vec::new(),
@@ -46,7 +51,11 @@ fn the_example_is_two_guests_on_one_bridge() {
     let text = std::fs::read_to_string(&example).unwrap();
     let expected = Plan {
         workers: Workers { cpus: Some(vec![0]) },
-        bridges: vec![Bridge { name: "br0".to_owned(), mac_ageing: Duration::from_secs(300) }],
+        bridges: vec![Bridge {
+            name: "br0".to_owned(),
+            mac_ageing: Duration::from_secs(300),
+            policy: BridgePolicy::default(),
+        }],
         ports: vec![guest("vm1", Vec::new()), guest("vm2", vec![Feature::Packed])],
         ..accept("")
     };
@@ -113,7 +122,8 @@ fn nic_ports() {
              [[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"b\"\ndevice = \"{device}\"\nmtu = 9000\n"
         ));
         let kind = PortKind::Nic(Nic { device: device.to_owned() });
-        assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, kind }]);
+        let policy = PortPolicy::default();
+        assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, kind, policy }]);
         assert!(plan.nic_allowed);
     }
 }
@@ -143,4 +153,65 @@ fn only_the_directories_of_port_sockets_are_asked_about() {
     });
     assert!(plan.is_ok());
     assert_eq!(asked.into_inner(), [PathBuf::from("/d/e")]);
+}
+
+#[test]
+fn what_ports_and_bridges_may_do() {
+    let plan = accept(
+        r#"
+        macs_max = 1000
+        [[bridge]]
+        name = "br0"
+        macs_max = 500
+        flood = ["broadcast"]
+        forward_link_local = true
+        [[port]]
+        name = "a"
+        kind = "vhost-user"
+        bridge = "br0"
+        socket = "/srv/a.sock"
+        access_vlan = 4094
+        allowed_macs = ["52:54:00:00:00:0b", "52:54:00:00:00:0A"]
+        allowed_ips = ["10.0.0.5", "2001:db8::/64"]
+        static_macs = [{ mac = "52:54:00:00:00:0a" }]
+        isolated = true
+        storm_limit = 50
+        limit_in = { frames_per_second = 1000 }
+        limit_out = { bytes_per_second = 125000000, burst = 65536 }
+        macs_max = 4
+        mac_moves_per_second = 2
+        [[port]]
+        name = "b"
+        kind = "vhost-user"
+        bridge = "br0"
+        socket = "/srv/b.sock"
+        trunk_vlans = [10, "20-22"]
+        native_vlan = 10
+        static_macs = [{ mac = "52:54:00:00:00:0c", vlan = 21 }, { mac = "52:54:00:00:00:0c" }]
+        "#,
+    );
+    assert_eq!(plan.macs_max, 1000);
+    let flood = Flood { unknown_unicast: false, broadcast: true, multicast: false };
+    assert_eq!(plan.bridges[0].policy, BridgePolicy { macs_max: 500, flood, forward_link_local: true });
+    let mac = |last| [0x52, 0x54, 0, 0, 0, last];
+    let expected = PortPolicy {
+        vlan: Vlan::Access(4094),
+        allowed_macs: Some(vec![mac(0x0a), mac(0x0b)]),
+        allowed_ips: Some(["10.0.0.5", "2001:db8::/64"].map(|text| IpPrefix::parse(text).unwrap()).to_vec()),
+        static_macs: vec![StaticMac { mac: mac(0x0a), vlan: 4094 }],
+        isolated: true,
+        storm_limit: 50,
+        limit_in: Some(RateLimit { unit: RateUnit::Frames, per_second: 1000, burst: 100 }),
+        limit_out: Some(RateLimit { unit: RateUnit::Bytes, per_second: 125_000_000, burst: 65_536 }),
+        macs_max: 4,
+        mac_moves_per_second: 2,
+    };
+    assert_eq!(plan.ports[0].policy, expected);
+    let allowed = [10, 20, 21, 22].into_iter().collect();
+    let expected = PortPolicy {
+        vlan: Vlan::Trunk { allowed, native: Some(10) },
+        static_macs: [21, 10].map(|vlan| StaticMac { mac: mac(0x0c), vlan }).to_vec(),
+        ..PortPolicy::default()
+    };
+    assert_eq!(plan.ports[1].policy, expected);
 }

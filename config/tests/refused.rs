@@ -56,14 +56,14 @@ fn the_same_key_or_table_twice() {
 
 #[test]
 fn unknown_keys() {
-    let top = "use one of `control_socket`, `metrics`, `nic`, `workers`, `bridge`, `port`";
+    let top = "use one of `control_socket`, `metrics`, `macs_max`, `nic`, `workers`, `bridge`, `port`";
     refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
     refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
     refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus`"]);
     refused(
         "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
         3,
-        &["unknown key `mac_aging_seconds`; use `name` or `mac_ageing_seconds`"],
+        &["unknown key `mac_aging_seconds`; use one of `name`, `mac_ageing_seconds`, `macs_max`"],
     );
     refused(
         &good_then("# a slip\nmask_feature = []\n"),
@@ -294,4 +294,132 @@ fn text_from_the_file_or_its_name_cannot_break_the_line() {
     refused("\"a\\nb\\u2028\" = 1\n", 1, &["unknown key `a\\nb\\u{2028}`"]);
     let error = parse("x = 1", Path::new("a\nb"), |_| true).unwrap_err();
     assert!(error.to_string().starts_with("a\\nb:1: unknown key `x`"), "{error}");
+}
+
+/// On line 8 of the good port; the rest of the message follows.
+#[track_caller]
+fn refused_key(line: &str, said: &[&str]) {
+    refused(&good_then(&format!("{line}\n")), 8, said);
+}
+
+#[test]
+fn vlans() {
+    for bad in ["0", "4095", "4096", "-1", "99999999999999999999"] {
+        let said = format!("there is no VLAN {bad}; use 1 to 4094");
+        refused_key(&format!("access_vlan = {bad}"), &[&said]);
+        refused(&good_then(&format!("trunk_vlans = [10]\nnative_vlan = {bad}\n")), 9, &[&said]);
+        if bad.len() < 10 {
+            refused(&good_then(&format!("trunk_vlans = [\n10,\n{bad}]\n")), 10, &[&said]);
+        }
+    }
+    for bad in ["", "10", "20-", "-20", "29-20", "0-5", "4000-4095", "a-b", "1-2-3"] {
+        refused_key(&format!("trunk_vlans = [\"{bad}\"]"), &[&format!("`{bad}` is no range of VLANs"), "\"20-29\""]);
+    }
+    refused_key("trunk_vlans = []", &["no VLAN is listed"]);
+    refused_key("trunk_vlans = [10, \"9-11\"]", &["VLAN 10 is listed twice; remove one"]);
+    refused_key("trunk_vlans = [true]", &["boolean `true`", "a VLAN such as `10`"]);
+    refused(&good_then("access_vlan = 10\ntrunk_vlans = [10]\n"), 9, &["exclude each other"]);
+    refused_key("native_vlan = 10", &["`native_vlan` is a word for trunks", "`access_vlan = 10`"]);
+    refused(&good_then("trunk_vlans = [10]\nnative_vlan = 20\n"), 9, &["native VLAN 20 is not in `trunk_vlans`"]);
+}
+
+#[test]
+fn guards() {
+    for bad in ["", "52:54:00:00:00", "52-54-00-00-00-01", "52:54:00:00:00:0g", "5:54:0:0:0:1", "+2:54:00:00:00:01"] {
+        refused_key(
+            &format!("allowed_macs = [\"{bad}\"]"),
+            &[&format!("`{bad}` is no MAC address"), "\"52:54:00:00:00:01\""],
+        );
+    }
+    for key in ["allowed_macs = [\"01:00:5e:00:00:01\"]", "static_macs = [{ mac = \"33:33:00:00:00:01\" }]"] {
+        refused_key(key, &["is a multicast address"]);
+    }
+    refused_key("allowed_macs = [\"ff:ff:ff:ff:ff:ff\"]", &["is a multicast address"]);
+    refused_key("static_macs = [{ mac = \"00:00:00:00:00:00\" }]", &["is nobody's address"]);
+    refused_key(
+        "allowed_macs = [\"52:54:00:00:00:01\", \"52:54:00:00:00:01\"]",
+        &["MAC 52:54:00:00:00:01 is listed twice"],
+    );
+    refused_key("allowed_macs = []", &["`allowed_macs` is empty, so nothing could be sent"]);
+    refused_key("allowed_ips = []", &["`allowed_ips` is empty"]);
+    for bad in ["", "10.0.0", "10.0.0.0/33", "10.0.0.5/", "fe80::1%eth0", "host"] {
+        refused_key(&format!("allowed_ips = [\"{bad}\"]"), &[&format!("`{bad}` is no IP address or prefix")]);
+    }
+    refused_key(
+        "allowed_ips = [\"10.0.0.5/24\"]",
+        &["beyond its prefix; write `10.0.0.0/24` for all, or `10.0.0.5` for one"],
+    );
+    refused_key("allowed_ips = [\"10.0.0.0/24\", \"10.0.0.5\"]", &["10.0.0.0/24 and 10.0.0.5 overlap"]);
+}
+
+#[test]
+fn guards_that_overlap() {
+    let two = |vlans: [&str; 2], rules: [&str; 2]| {
+        let second = format!(
+            "[[port]]\nname = \"vm2\"\nkind = \"vhost-user\"\nbridge = \"br0\"\nsocket = \"/s/vm2.sock\"\n{}\n{}\n",
+            vlans[1], rules[1]
+        );
+        good_then(&format!("{}\n{}\n{second}", vlans[0], rules[0]))
+    };
+    let mac = "allowed_macs = [\"52:54:00:00:00:01\"]";
+    let held = "static_macs = [{ mac = \"52:54:00:00:00:01\" }]";
+    let said = "MAC 52:54:00:00:00:01 is already port `vm1`'s, on line 9, in a VLAN of both; give it to one";
+    for rules in [[mac, mac], [mac, held], [held, mac], [held, held]] {
+        refused(&two(["", ""], rules), 16, &[said]);
+        refused(&two(["access_vlan = 10", "trunk_vlans = [10, 20]\nnative_vlan = 10"], rules), 17, &[said]);
+        let apart = two(["access_vlan = 10", "access_vlan = 20"], rules);
+        assert!(parse(&apart, Path::new("f"), |_| true).is_ok(), "{apart}");
+    }
+    let (net, host) = ("allowed_ips = [\"10.0.0.0/24\"]", "allowed_ips = [\"10.0.0.7\"]");
+    refused(&two(["", ""], [net, host]), 16, &["address 10.0.0.7 is already port `vm1`'s, on line 9"]);
+    assert!(parse(&two(["access_vlan = 1", "access_vlan = 2"], [net, host]), Path::new("f"), |_| true).is_ok());
+}
+
+#[test]
+fn static_stations() {
+    refused_key("static_macs = [{ vlan = 3 }]", &["this static MAC has no `mac`; add `mac = \"52:54:00:00:00:01\"`"]);
+    let entry = "static_macs = [{ mac = \"52:54:00:00:00:01\", vlan = 30 }]";
+    refused(&good_then(&format!("access_vlan = 10\n{entry}\n")), 9, &["VLAN 30 is not one of this port's (access 10)"]);
+    let entry = "static_macs = [{ mac = \"52:54:00:00:00:01\" }]";
+    refused(
+        &good_then(&format!("trunk_vlans = [10]\n{entry}\n")),
+        9,
+        &["no native one; add the station's: `vlan = 10`"],
+    );
+    refused(
+        &good_then(&format!("allowed_macs = [\"52:54:00:00:00:02\"]\n{entry}\n")),
+        9,
+        &["static MAC 52:54:00:00:00:01 is not in `allowed_macs`"],
+    );
+    refused_key(
+        "static_macs = [{ mac = \"52:54:00:00:00:01\" }, { mac = \"52:54:00:00:00:01\" }]",
+        &["static MAC 52:54:00:00:00:01 is listed twice"],
+    );
+}
+
+#[test]
+fn limits_of_zero_and_others() {
+    for key in ["storm_limit", "macs_max", "mac_moves_per_second"] {
+        for bad in ["0", "-1", "99999999999999999999"] {
+            refused_key(&format!("{key} = {bad}"), &[&format!("of {bad} is out of range; use 1 to ")]);
+        }
+    }
+    for key in ["limit_in", "limit_out"] {
+        for unit in ["frames_per_second", "bytes_per_second"] {
+            refused_key(&format!("{key} = {{ {unit} = 0 }}"), &["of 0 is out of range; use 1 to 1000000000000"]);
+            refused_key(&format!("{key} = {{ {unit} = 1, burst = 0 }}"), &["a burst of 0 is out of range"]);
+        }
+        for bad in ["{}", "{ burst = 5 }", "{ frames_per_second = 1, bytes_per_second = 1 }"] {
+            refused_key(&format!("{key} = {bad}"), &[&format!("`{key}` counts either frames or bytes")]);
+        }
+        refused_key(&format!("{key} = {{ rate = 1 }}"), &["unknown key `rate`", "`frames_per_second`"]);
+    }
+    refused("macs_max = 0\n", 1, &["a limit of stations of 0 is out of range; use 1 to 1048576"]);
+    refused("[[bridge]]\nname = \"b\"\nmacs_max = 0\n", 3, &["of 0 is out of range"]);
+}
+
+#[test]
+fn kinds_of_flood() {
+    refused("[[bridge]]\nname = \"b\"\nflood = [\"all\"]\n", 3, &["unknown kind of frame `all`", "`unknown_unicast`"]);
+    refused("[[bridge]]\nname = \"b\"\nflood = [\"broadcast\", \"broadcast\"]\n", 3, &["`broadcast` is listed twice"]);
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`account`], [`cpu`] | counters and drop reasons; what is asked of the CPU directly |
 //! | [`packet`], [`socket`] | bytes to meaning; listening at a path |
-//! | [`flow`] | the flow table and the MAC table |
+//! | [`flow`], [`policy`] | the flow table and the MAC table; what ports may do |
 //! | [`guest`] | a vhost-user port: protocol session, memory, virtqueues |
 //! | [`nic`] | a DPDK port: EAL, mempools, mbufs, queues |
 //! | [`worker`] | the poll loop and the walk of a burst |
@@ -22,6 +22,7 @@ pub mod guest;
 pub mod metrics;
 pub mod nic;
 pub mod packet;
+pub mod policy;
 mod run;
 pub mod socket;
 pub mod switch;

@@ -9,12 +9,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringway_config::{Mode, Plan, PortKind};
+use ringway_config::{Mode, Plan, PortKind, PortPolicy, Vlan};
 
-use crate::flow::{MacEntry, MacLimits, MacTable};
+use crate::cpu::timestamp;
+use crate::flow::{MacLimits, MacTable, Station};
 use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
 use crate::nic::{self, Keeper, Queue, QueueId};
+use crate::packet::MacAddress;
+use crate::policy::{Limit, PortRules};
 use crate::socket::{ListenError, SocketFile};
 use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
 
@@ -97,6 +100,8 @@ pub struct Switch {
     pub bridges: Vec<Bridge>,
     /// Of each port, the number of its bridge.
     pub bridge_of: Vec<u16>,
+    /// Of each port, what it may do.
+    pub policies: Vec<PortPolicy>,
     /// By number.
     pub workers: Vec<Worker>,
     /// Who is behind which port.
@@ -105,8 +110,6 @@ pub struct Switch {
     pub clock: Clock,
     tick: Arc<AtomicU32>,
     placement: Mutex<Placement>,
-    /// Held while entries of the MAC table are removed.
-    removing: Mutex<()>,
 }
 
 impl Switch {
@@ -115,7 +118,7 @@ impl Switch {
         let clock = Clock::start();
         let allowed = Worker::allowed_cpus();
         let cpus = plan.workers.cpus.clone().unwrap_or_else(|| first_of_each_node(Path::new("/sys"), &allowed));
-        let macs = Arc::new(MacTable::new(MacLimits::default())?);
+        let macs = Arc::new(macs(plan)?);
         let tick = Arc::new(AtomicU32::new(0));
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
@@ -129,8 +132,8 @@ impl Switch {
         }
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
         let topology = Topology {
-            ports: bridge_of.iter().map(|&bridge| PortView { bridge, ..PortView::default() }).collect(),
-            bridges: (0..plan.bridges.len() as u16).map(|bridge| bridge_view(bridge, &bridge_of)).collect(),
+            ports: plan.ports.iter().map(|port| port_view(port, &clock)).collect(),
+            bridges: (0..).zip(&plan.bridges).map(|(number, bridge)| bridge_view(number, bridge, plan)).collect(),
         };
         let taken = vec![vec![false; Worker::slots()]; workers.len()];
         let switch = Arc::new(Self {
@@ -144,12 +147,12 @@ impl Switch {
                 .map(|bridge| Bridge { name: bridge.name.clone(), mac_ageing: bridge.mac_ageing })
                 .collect(),
             bridge_of,
+            policies: plan.ports.iter().map(|port| port.policy.clone()).collect(),
             workers,
             macs,
             clock,
             tick,
             placement: Mutex::new(Placement { taken, topology, ..Placement::default() }),
-            removing: Mutex::new(()),
         });
         switch.publish(&switch.placement());
         Ok(switch)
@@ -255,8 +258,9 @@ impl Switch {
             std::thread::sleep(Duration::from_secs(1));
             let now = self.clock.seconds() as u32;
             self.tick.store(now, Ordering::Relaxed);
-            self.remove_macs(|entry| {
-                let age = self.bridges.get(usize::from(entry.bridge)).map_or(0, |bridge| bridge.mac_ageing.as_secs());
+            self.macs.remove_if(|entry| {
+                let age =
+                    self.bridges.get(usize::from(entry.station.bridge)).map_or(0, |bridge| bridge.mac_ageing.as_secs());
                 u64::from(now.saturating_sub(entry.seen)) > age
             });
             for port in &self.ports {
@@ -283,9 +287,11 @@ impl Switch {
         }
     }
 
-    fn remove_macs(&self, expired: impl Fn(&MacEntry) -> bool) {
-        let _one_at_a_time = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.macs.remove_if(expired);
+    /// Forgets all stations behind a port.
+    fn flush(&self, port: u16) {
+        self.macs.flush(port);
+        // Verdicts are looked at closely after this.
+        self.publish(&self.placement());
     }
 }
 
@@ -298,9 +304,49 @@ fn no_place(port: &Port, source: ListenError) -> StartError {
     StartError::Listen { port: port.name.clone(), source, mend }
 }
 
-fn bridge_view(bridge: u16, bridge_of: &[u16]) -> BridgeView {
-    let ports = (0..).zip(bridge_of).filter(|&(_, &of)| of == bridge).map(|(port, _)| port).collect();
-    BridgeView { generation: 1, ports }
+/// A MAC table with the plan's limits and static stations.
+fn macs(plan: &Plan) -> std::io::Result<MacTable> {
+    let macs = MacTable::new(&MacLimits {
+        total: plan.macs_max,
+        bridges: plan.bridges.iter().map(|bridge| bridge.policy.macs_max).collect(),
+        ports: plan.ports.iter().map(|port| port.policy.macs_max).collect(),
+    })?;
+    for (number, port) in (0..).zip(&plan.ports) {
+        for entry in &port.policy.static_macs {
+            let station = Station { bridge: port.bridge as u16, vlan: entry.vlan, mac: MacAddress::from(entry.mac) };
+            if !macs.insert_static(station, number) {
+                let (mac, name) = (station.mac, &port.name);
+                let why = format!(
+                    "no room for static MAC {mac} of port {name}: raise `macs_max` of the port, its bridge, or the switch"
+                );
+                return Err(std::io::Error::other(why));
+            }
+        }
+    }
+    Ok(macs)
+}
+
+fn port_view(port: &ringway_config::Port, clock: &Clock) -> PortView {
+    let rules = PortRules::new(&port.policy, clock.ticks_per_second() as u64, timestamp());
+    PortView { bridge: port.bridge as u16, receivers: Vec::new(), is_nic: false, rules: Arc::new(rules) }
+}
+
+fn bridge_view(number: u16, bridge: &ringway_config::Bridge, plan: &Plan) -> BridgeView {
+    let ports = || (0..).zip(&plan.ports).filter(|(_, port)| port.bridge == usize::from(number));
+    let guarded = |(number, port): (u16, &ringway_config::Port)| {
+        let macs = port.policy.allowed_macs.clone().unwrap_or_default();
+        macs.into_iter().map(move |mac| (MacAddress::from(mac), number))
+    };
+    let mut held: Vec<_> = ports().flat_map(guarded).collect();
+    held.sort_unstable();
+    BridgeView {
+        generation: 1,
+        ports: ports().map(|(number, _)| number).collect(),
+        has_vlans: ports().any(|(_, port)| port.policy.vlan != Vlan::Transparent),
+        flood: bridge.policy.flood,
+        forward_link_local: bridge.policy.forward_link_local,
+        held,
+    }
 }
 
 impl Placement {
@@ -321,6 +367,11 @@ impl Placement {
         let at = Location { worker: worker as u16, slot: slot as u16 };
         self.pairs.insert(id, Placed { at, use_ });
         Some(at)
+    }
+
+    /// How much may go to a port.
+    fn limit_out(&self, port: u16) -> Option<Arc<Limit>> {
+        self.topology.ports.get(usize::from(port))?.rules.limit_out.clone()
     }
 
     /// Rewrites what the topology says of the port's receivers.
@@ -367,7 +418,8 @@ impl nic::Host for Switch {
         let mut placement = self.placement();
         let senders: Vec<u16> = queues.iter().filter(|queue| queue.tx.is_some()).map(|queue| queue.id.index).collect();
         let mut attached = Vec::new();
-        for queue in queues {
+        for mut queue in queues {
+            queue.limit_out = placement.limit_out(port);
             let worker = self.workers.get(usize::from(queue.id.index));
             let taken = match (worker, placement.place_nic(queue.id)) {
                 (Some(worker), Some(at)) => worker.attach_nic(usize::from(at.slot), queue).map(|()| at),
@@ -396,13 +448,14 @@ impl nic::Host for Switch {
         self.publish(&placement);
         self.take_back(&mut placement, port);
         drop(placement);
-        self.remove_macs(|entry| entry.port == port);
+        self.flush(port);
     }
 }
 
 impl PairHost for Switch {
-    fn attach(&self, pair: QueuePair) -> bool {
+    fn attach(&self, mut pair: QueuePair) -> bool {
         let mut placement = self.placement();
+        pair.limit_out = placement.limit_out(pair.id.port);
         let id = pair.id;
         let use_ = match (&pair.receiveq, pair.discards) {
             (Some(_), _) => PairUse::Receives,
@@ -435,7 +488,7 @@ impl PairHost for Switch {
     }
 
     fn forget(&self, port: u16) {
-        self.remove_macs(|entry| entry.port == port);
+        self.flush(port);
     }
 }
 

@@ -49,6 +49,30 @@ reasons! {
     MtuExceeded = "mtu_exceeded",
     /// From a group address or from 00:00:00:00:00:00.
     InvalidSource = "invalid_source",
+    /// A VLAN that the port which it came by, or the one that it is for, takes no part in.
+    VlanNotAllowed = "vlan_not_allowed",
+    /// To one of 01:80:c2:00:00:00 to 0f, which are for the next hop only.
+    LinkLocal = "link_local",
+    /// From a station that may not send by this port, or that says so of another.
+    GuardMac = "guard_mac",
+    /// From an IP address that may not be sent from by this port, or saying so of itself.
+    GuardIp = "guard_ip",
+    /// From a station that a static entry or a guard holds behind another port.
+    MacHeld = "mac_held",
+    /// From one station more than are remembered behind the port.
+    MacLimit = "mac_limit",
+    /// From a station that would move to the port, after too many others did.
+    MacMoveLimit = "mac_move_limit",
+    /// From an isolated port to another.
+    Isolated = "isolated",
+    /// To be flooded, and the bridge does not.
+    FloodOff = "flood_off",
+    /// To be flooded, and more than the port's storm limit were.
+    StormLimit = "storm_limit",
+    /// Over the port's limit of what comes in.
+    RateLimitIn = "rate_limit_in",
+    /// Over the port's limit of what goes out.
+    RateLimitOut = "rate_limit_out",
     /// To a station behind the port that it came from.
     Hairpin = "hairpin",
     /// To be flooded, and no other port of the bridge is up.
@@ -74,8 +98,14 @@ reasons! {
 }
 
 /// One counter a reason.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DropCounters([Counter; DropReason::ALL.len()]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
 
 impl DropCounters {
     /// Counts `count` frames dropped for `reason`; the owner only.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ringway_config::RateLimit;
 use serde_json::{Value, json};
 
 use super::View;
@@ -9,6 +10,7 @@ use crate::account::{DropCounters, DropReason};
 use crate::flow::Action;
 use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
 use crate::nic;
+use crate::packet::MacAddress;
 use crate::switch::Switch;
 use crate::worker::Mode;
 
@@ -52,7 +54,39 @@ fn ports(switch: &Switch) -> Value {
             "last_error": port.last_error(),
         })
     };
-    switch.ports.iter().map(port).chain(switch.nics.iter().map(|port| nic_port(switch, port))).collect()
+    let guests = switch.ports.iter().map(|guest| with_rules(switch, guest.id, port(guest)));
+    guests.chain(switch.nics.iter().map(|port| with_rules(switch, port.id, nic_port(switch, port)))).collect()
+}
+
+/// What of a port does not depend on what is behind it.
+fn with_rules(switch: &Switch, port: u16, mut shown: Value) -> Value {
+    let Some(policy) = switch.policies.get(usize::from(port)) else { return shown };
+    let macs = |macs: &Vec<ringway_config::Mac>| texts(macs.iter().map(|&mac| MacAddress::from(mac)));
+    let rules = json!({
+        "vlan": policy.vlan.to_string(),
+        "isolated": policy.isolated,
+        "allowed_macs": policy.allowed_macs.as_ref().map(macs),
+        "allowed_ips": policy.allowed_ips.as_ref().map(texts),
+        "storm_limit": policy.storm_limit,
+        "limit_in": policy.limit_in.as_ref().map(limit),
+        "limit_out": policy.limit_out.as_ref().map(limit),
+        "macs": switch.macs.count(port),
+        "macs_max": policy.macs_max,
+        "mac_moves": switch.macs.moves(port),
+        "mac_moves_per_second": policy.mac_moves_per_second,
+    });
+    if let (Value::Object(shown), Value::Object(rules)) = (&mut shown, rules) {
+        shown.extend(rules);
+    }
+    shown
+}
+
+fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
+    values.into_iter().map(|value| value.to_string()).collect()
+}
+
+fn limit(limit: &RateLimit) -> Value {
+    json!({ "unit": limit.unit.as_str(), "per_second": limit.per_second, "burst": limit.burst })
 }
 
 fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
@@ -168,13 +202,15 @@ fn port_name(switch: &Switch, port: u16) -> &str {
 fn macs(switch: &Switch) -> Value {
     let now = switch.now();
     let mut entries: Vec<_> = switch.macs.iter().collect();
-    entries.sort_by_key(|entry| (entry.bridge, entry.port, entry.mac));
+    entries.sort_by_key(|entry| (entry.station.bridge, entry.port, entry.station.vlan, entry.station.mac));
     let entry = |entry: &crate::flow::MacEntry| {
         json!({
-            "mac": entry.mac.to_string(),
-            "bridge": switch.bridges.get(usize::from(entry.bridge)).map(|bridge| &bridge.name),
+            "mac": entry.station.mac.to_string(),
+            "vlan": entry.station.vlan,
+            "bridge": switch.bridges.get(usize::from(entry.station.bridge)).map(|bridge| &bridge.name),
             "port": port_name(switch, entry.port),
-            "age_seconds": now.saturating_sub(entry.seen),
+            "static": entry.is_static,
+            "age_seconds": if entry.is_static { None } else { Some(now.saturating_sub(entry.seen)) },
         })
     };
     entries.iter().map(entry).collect()
@@ -187,7 +223,7 @@ fn flows(switch: &Switch) -> Value {
         for flow in worker.flows.iter() {
             let verdict = flow.verdict;
             // A verdict that no longer holds is decided anew with the next frame; until then it is not a flow.
-            if !switch.macs.is_current(verdict.source) || !switch.macs.is_current(verdict.destination) {
+            if !switch.macs.holds(verdict.source) || !switch.macs.holds(verdict.destination) {
                 continue;
             }
             flows.push(json!({

@@ -15,6 +15,10 @@ impl View {
             Self::Ports => &[
                 ("PORT", |row| text(&row["name"])),
                 ("BRIDGE", |row| text(&row["bridge"])),
+                ("VLAN", |row| text(&row["vlan"])),
+                ("RULES", rules),
+                ("MACS", |row| format!("{} of {}", text(&row["macs"]), text(&row["macs_max"]))),
+                ("MOVES", |row| text(&row["mac_moves"])),
                 ("STATE", |row| text(&row["state"])),
                 ("RING", |row| if is_nic(row) { format!("link {}", text(&row["link"])) } else { text(&row["ring"]) }),
                 ("QUEUES", |row| {
@@ -48,9 +52,10 @@ impl View {
             ],
             Self::Macs => &[
                 ("MAC", |row| text(&row["mac"])),
+                ("VLAN", |row| text(&row["vlan"])),
                 ("BRIDGE", |row| text(&row["bridge"])),
                 ("PORT", |row| text(&row["port"])),
-                ("AGE", |row| format!("{} s", text(&row["age_seconds"]))),
+                ("AGE", |row| if row["static"] == true { "static".to_owned() } else { age(row) }),
             ],
             Self::Flows => &[
                 ("FROM PORT", |row| text(&row["port"])),
@@ -59,7 +64,7 @@ impl View {
                 ("DESTINATION", |row| text(&row["destination"])),
                 ("OUTPUT", |row| text(&row["output"])),
                 ("WORKER", |row| text(&row["worker"])),
-                ("AGE", |row| format!("{} s", text(&row["age_seconds"]))),
+                ("AGE", age),
             ],
             Self::Workers => &[
                 ("WORKER", |row| text(&row["worker"])),
@@ -92,6 +97,21 @@ fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+fn age(row: &Value) -> String {
+    format!("{} s", text(&row["age_seconds"]))
+}
+
+/// The rules of a port that not every port has, in short; `--json` has them in full.
+fn rules(row: &Value) -> String {
+    let words =
+        [("allowed_macs", "macs"), ("allowed_ips", "ips"), ("limit_in", "limit_in"), ("limit_out", "limit_out")];
+    let mut rules: Vec<_> = words.iter().filter(|(key, _)| !row[key].is_null()).map(|&(_, word)| word).collect();
+    if row["isolated"] == true {
+        rules.push("isolated");
+    }
+    if rules.is_empty() { "-".to_owned() } else { rules.join(" ") }
 }
 
 fn seconds(value: &Value) -> String {
@@ -132,16 +152,23 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn rules_in_short() {
+        let row = json!({"allowed_macs": null, "allowed_ips": ["10.0.0.5"], "limit_in": null, "limit_out": {}, "isolated": true});
+        assert_eq!(rules(&row), "ips limit_out isolated");
+        assert_eq!(rules(&json!({"isolated": false})), "-");
+    }
+
+    #[test]
     fn columns_line_up_and_nulls_are_dashes() {
         let answer = json!([
-            {"mac": "52:54:00:00:00:01", "bridge": "br0", "port": "vm1", "age_seconds": 3},
-            {"mac": "52:54:00:00:00:02", "bridge": "longer", "port": null, "age_seconds": 14},
+            {"mac": "52:54:00:00:00:01", "vlan": 0, "bridge": "br0", "port": "vm1", "static": false, "age_seconds": 3},
+            {"mac": "52:54:00:00:00:02", "vlan": 4094, "bridge": "longer", "port": null, "static": true},
         ]);
         assert_eq!(
             View::Macs.table(&answer),
-            "MAC                BRIDGE  PORT  AGE\n\
-             52:54:00:00:00:01  br0     vm1   3 s\n\
-             52:54:00:00:00:02  longer  -     14 s"
+            "MAC                VLAN  BRIDGE  PORT  AGE\n\
+             52:54:00:00:00:01  0     br0     vm1   3 s\n\
+             52:54:00:00:00:02  4094  longer  -     static"
         );
     }
 }

@@ -6,11 +6,12 @@
 mod hash;
 mod key;
 mod mac;
+mod mac_state;
 mod table;
 mod verdict;
 
 pub use hash::HashKey;
 pub use key::FlowKey;
-pub use mac::{MacEntry, MacLimits, MacRef, MacTable};
+pub use mac::{Learnt, MacEntry, MacLimits, MacRef, MacTable, Station};
 pub use table::{Candidates, Flow, FlowReader, FlowTable, FlowView, Stamp};
 pub use verdict::{Action, Verdict};

@@ -82,10 +82,10 @@ pub(super) struct Source<'a, 'm> {
 impl<'a, 'm> Source<'a, 'm> {
     /// Frame `index` from its byte `from` on, which must lie in its head.
     pub(super) fn new(frames: Frames<'a, 'm>, index: usize, from: usize) -> Self {
-        let len = frames.lens[index] as usize;
-        let pieces = frames.list.chains.get(index).filter(|_| len > HEAD_LEN);
+        let (head, len) = (frames.head(index), frames.lens[index] as usize);
+        let pieces = frames.list.chains.get(index).filter(|_| len > head.len());
         Self {
-            head: frames.heads[index].frame(len).get(from..).unwrap_or(&[]),
+            head: head.get(from..).unwrap_or(&[]),
             pieces: pieces.map_or([].iter(), |chain| frames.list.segments(chain).iter()),
             at: None,
             hidden: frames.header_len + HEAD_LEN,

@@ -12,6 +12,7 @@ use super::memory::{GuestMemory, Segment};
 use super::pair::QueuePair;
 use super::ring::{BURST, Chain, ChainList, Ring, Used};
 use crate::account::DropReason;
+use crate::cpu::timestamp;
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN, NetHeader, Offload, Way, packet_len};
 
 /// A burst that was received, as its receivers see it.
@@ -31,6 +32,8 @@ pub struct Frames<'a, 'm> {
     pub asking: u32,
     /// What it asks for them.
     pub offloads: &'a [Offload; BURST],
+    /// By how many bytes each frame, and its head, has grown since it came, if some have: their tags were changed.
+    pub growths: Option<&'a [i8; BURST]>,
 }
 
 /// What became of the frames that were to be delivered.
@@ -105,11 +108,16 @@ impl QueuePair {
             self.counters.transmit_dropped.add(DropReason::MtuExceeded, u64::from(long.count_ones()));
             mask &= !long;
         }
+        if let Some(limit) = &self.limit_out {
+            let pass = limit.take_each(timestamp(), mask, |index| (frames.lens[index], frames.segments(index)));
+            self.counters.transmit_dropped.add(DropReason::RateLimitOut, u64::from((mask & !pass).count_ones()));
+            mask = pass;
+        }
         if room.chains.is_empty() {
             ring.take(memory, mask.count_ones() as usize, room);
         }
         let mut used = UsedList::new_const();
-        let (mut done, rest) = if frames.asking & mask == 0 {
+        let (mut done, rest) = if frames.asking & mask == 0 && frames.growths.is_none() {
             deliver_plain::<false>(room, &mut used, header_len, frames, mask, 0)
         } else {
             deliver_asking(room, &mut used, header_len, frames, mask, self.features.can_take())
@@ -140,10 +148,10 @@ impl QueuePair {
 }
 
 /// Delivers the first frames of `mask` as long as each finds the next buffer large enough and in one piece, as nearly
-/// all do. The frames that are left. With `ASKING`, some frames are passed on behind a header that asks for something,
-/// and those of `undone` are not to be passed on as they are.
+/// all do. The frames that are left. With `ODD`, some frames are passed on behind a header that asks for something, or have
+/// grown, and those of `undone` are not to be passed on as they are.
 #[inline(always)]
-fn deliver_plain<const ASKING: bool>(
+fn deliver_plain<const ODD: bool>(
     room: &ChainList<'_>,
     used: &mut UsedList,
     header_len: usize,
@@ -160,11 +168,11 @@ fn deliver_plain<const ASKING: bool>(
         let index = rest.trailing_zeros() as usize % BURST;
         let len = frames.lens[index];
         let need = len + header_len as u32;
-        if chain.len < need || !chain.is_single() || ASKING && undone >> index & 1 != 0 {
+        if chain.len < need || !chain.is_single() || ODD && undone >> index & 1 != 0 {
             break;
         }
-        let asked = if ASKING { frames.header(index) } else { NetHeader::default() };
-        done.copied += copy_plain(chain.first, header_len, asked, frames, index) as u64;
+        let asked = if ODD { frames.header(index) } else { NetHeader::default() };
+        done.copied += copy_plain::<ODD>(chain.first, header_len, asked, frames, index) as u64;
         used.push(Used { len: need, id: chain.id, slots: chain.slots });
         done.bytes += u64::from(len);
         rest &= rest - 1;
@@ -173,7 +181,7 @@ fn deliver_plain<const ASKING: bool>(
     (done, rest)
 }
 
-/// As `deliver_plain`, for a burst in which something is asked for.
+/// As `deliver_plain`, for a burst in which something is asked for or tags have changed.
 #[inline(never)]
 fn deliver_asking(
     room: &ChainList<'_>,
@@ -201,17 +209,40 @@ fn deliver_rest(mut finisher: Finisher<'_, '_, Filler<'_, '_>>, mask: u32) -> (D
 
 /// A whole frame and its header into one buffer. Bytes of the frame written.
 #[inline(always)]
-fn copy_plain(to: Segment<'_>, header_len: usize, header: NetHeader, frames: Frames<'_, '_>, index: usize) -> usize {
+fn copy_plain<const ODD: bool>(
+    to: Segment<'_>,
+    header_len: usize,
+    header: NetHeader,
+    frames: Frames<'_, '_>,
+    index: usize,
+) -> usize {
     let bytes = header.to_bytes(1);
     if header_len == NET_HEADER_MAX {
         to.write_unless_equal(bytes);
     } else if let Some(legacy) = bytes.first_chunk::<10>() {
         to.write_unless_equal(*legacy); // no num_buffers
     }
-    frames.copy_to(index, to.from_offset(header_len))
+    frames.copy_to::<ODD>(index, to.from_offset(header_len))
 }
 
-impl Frames<'_, '_> {
+impl<'a> Frames<'a, '_> {
+    /// The head of a frame: all of it, or as much as is private.
+    #[inline(always)]
+    #[must_use]
+    pub fn head(self, index: usize) -> &'a [u8] {
+        let len = self.lens[index] as usize;
+        match self.growths {
+            None => self.heads[index].frame(len),
+            Some(growths) => self.heads[index].grown(len, growths[index]),
+        }
+    }
+
+    /// Into how many frames one may have to be cut; 0 if it need not be.
+    #[must_use]
+    pub fn segments(self, index: usize) -> usize {
+        if self.asking >> index & 1 != 0 { self.offloads[index].segments(self.lens[index] as usize) } else { 0 }
+    }
+
     /// The virtio-net header that says what is asked for a frame.
     #[inline(always)]
     #[must_use]
@@ -227,19 +258,21 @@ impl Frames<'_, '_> {
             let len = self.lens[index];
             let asks = self.asking >> index & 1 != 0;
             let longest = if asks { self.offloads[index].longest(len) } else { len };
-            packet_len(self.heads[index].frame(len as usize), longest as usize) > usize::from(mtu)
+            packet_len(self.head(index), longest as usize) > usize::from(mtu)
         };
         set_bits(mask).filter(is_longer).fold(0, |longer, index| longer | 1 << index)
     }
 
     /// Copies a frame, its head from the private copy and the rest from the sender's buffers, as far as `to` holds it.
-    /// Bytes copied.
+    /// Bytes copied. Without `ODD`, no frame of the burst has grown.
     #[inline(always)]
-    pub fn copy_to(self, index: usize, to: Segment<'_>) -> usize {
+    pub fn copy_to<const ODD: bool>(self, index: usize, to: Segment<'_>) -> usize {
         let len = self.lens[index] as usize;
-        let mut copied = to.write(self.heads[index].frame(len));
-        if len > HEAD_LEN {
-            let to = to.from_offset(HEAD_LEN);
+        let head = if ODD { self.head(index) } else { self.heads[index].frame(len) };
+        let head_len = if ODD { head.len() } else { HEAD_LEN };
+        let mut copied = to.write(head);
+        if len > head_len {
+            let to = to.from_offset(head_len);
             match self.list.chains.get(index) {
                 Some(chain) if chain.is_single() => {
                     copied += chain.first.from_offset(self.header_len + HEAD_LEN).copy_to(to);

@@ -5,7 +5,7 @@
 use super::cursor::{Room, Source};
 use super::deliver::{Delivered, Frames, set_bits};
 use super::frame::HEAD_LEN;
-use crate::packet::{Abilities, InternetSum, NetHeader, Offload, Segmentation, Way};
+use crate::packet::{Abilities, InternetSum, NetHeader, Offload, Segmentation, TAG_LEN, Way};
 
 /// Why a frame gets no buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl<S: Sink> Finisher<'_, '_, S> {
     fn whole(&mut self, index: usize, header: NetHeader, offload: Option<&Offload>) {
         let Self { sink, frames, done, short, .. } = self;
         let len = frames.lens[index];
-        let filled = sink.fill(len, header, frames.heads[index].frame(len as usize), |mut room| {
+        let filled = sink.fill(len, header, frames.head(index), |mut room| {
             let mut source = Source::new(*frames, index, 0);
             let Some(offload) = offload else { return source.copy(&mut room, len as usize, None) };
             let (mut front, mut sum) = (room.clone(), InternetSum::default());
@@ -110,7 +110,7 @@ impl<S: Sink> Finisher<'_, '_, S> {
     fn segments(&mut self, index: usize, offload: &Offload, segmentation: &Segmentation, sum: bool) {
         let Self { sink, frames, done, short, .. } = self;
         let frame_len = frames.lens[index] as usize;
-        let head = frames.heads[index].frame(frame_len);
+        let head = frames.head(index);
         let headers_len = segmentation.header_len();
         let mut source = Source::new(*frames, index, headers_len);
         let net_header = if sum { NetHeader::default() } else { offload.checksum_header() };
@@ -118,7 +118,7 @@ impl<S: Sink> Finisher<'_, '_, S> {
         done.generated += segments as u64 - 1;
         for cut in segmentation.cuts(frame_len) {
             let len = headers_len + cut.len;
-            let mut headers = [0; HEAD_LEN];
+            let mut headers = [0; HEAD_LEN + TAG_LEN];
             let Some(headers) = headers.get_mut(..headers_len) else { return };
             headers.copy_from_slice(head.get(..headers_len).unwrap_or(&[]));
             segmentation.edit(offload, headers, frame_len, cut);

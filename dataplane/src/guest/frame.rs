@@ -2,7 +2,7 @@
 //! this copy, and this copy is what the receiver gets.
 
 use super::memory::Segment;
-use crate::packet::NetHeader;
+use crate::packet::{ETHERTYPE_VLAN, NetHeader, Retag, TAG_LEN};
 
 /// Bytes of a frame that are kept privately: Ethernet, a tag, IPv6, and TCP with all its options.
 pub const HEAD_LEN: usize = 128;
@@ -53,6 +53,35 @@ impl FrameHead {
         &self.0[FRAME_START..FRAME_START + len.min(HEAD_LEN)]
     }
 
+    /// Makes this the head of the frame that `from` begins, as `retag` leaves it. Of [`FrameHead::grown`], only the frame is
+    /// there: the virtio-net header is overwritten.
+    pub fn retag(&mut self, from: &Self, retag: Retag) {
+        const ADDRESSES: std::ops::Range<usize> = FRAME_START..FRAME_START + 12;
+        self.0 = from.0;
+        match retag {
+            Retag::Keep => {}
+            Retag::Push(vlan) => {
+                self.0.copy_within(ADDRESSES, FRAME_START - TAG_LEN);
+                let [kind, vlan] = [ETHERTYPE_VLAN, vlan].map(u16::to_be_bytes);
+                self.0[ADDRESSES.end - TAG_LEN..ADDRESSES.end].copy_from_slice([kind, vlan].as_flattened());
+            }
+            Retag::Pop => self.0.copy_within(ADDRESSES, FRAME_START + TAG_LEN),
+            Retag::Set(vlan) => {
+                let [high, low] = vlan.to_be_bytes();
+                let control = &mut self.0[ADDRESSES.end + 2..ADDRESSES.end + 4];
+                control[0] = control[0] & 0xf0 | high;
+                control[1] = low;
+            }
+        }
+    }
+
+    /// As [`FrameHead::frame`], of a frame of `len` bytes that has grown by `growth`, and its head with it.
+    #[must_use]
+    pub fn grown(&self, len: usize, growth: i8) -> &[u8] {
+        let start = FRAME_START.saturating_add_signed(-isize::from(growth));
+        self.0.get(start..(start + len).min(FRAME_START + HEAD_LEN)).unwrap_or(&[])
+    }
+
     /// Whether the virtio-net header may ask for anything: `flags` and `gso_type` are its first two bytes (virtio
     /// 1.2, section 5.1.6).
     #[inline(always)]
@@ -73,5 +102,34 @@ impl FrameHead {
 impl Default for FrameHead {
     fn default() -> Self {
         Self::EMPTY
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_comes_and_goes() {
+        let mut head = FrameHead::EMPTY;
+        let frame: Vec<u8> = (0..HEAD_LEN as u8).collect();
+        head.0[FRAME_START..].copy_from_slice(&frame);
+        let mut other = FrameHead::EMPTY;
+
+        other.retag(&head, Retag::Push(0x123));
+        let pushed = [&frame[..12], &[0x81, 0, 0x01, 0x23], &frame[12..]].concat();
+        assert_eq!(other.grown(1000, 4), pushed);
+        assert_eq!(other.grown(20, 4), &pushed[..20]);
+
+        let mut back = FrameHead::EMPTY;
+        other.retag(&head, Retag::Pop);
+        assert_eq!(other.grown(1000, -4), [&frame[..12], &frame[16..]].concat());
+        assert_eq!(other.grown(20, -4), [&frame[..12], &frame[16..24]].concat());
+
+        back.retag(&head, Retag::Set(0xabc));
+        let expected = [&frame[..14], &[frame[14] & 0xf0 | 0xa, 0xbc], &frame[16..]].concat();
+        assert_eq!(back.grown(1000, 0), expected);
+        back.retag(&head, Retag::Keep);
+        assert_eq!(back.grown(1000, 0), frame);
     }
 }

@@ -9,6 +9,7 @@ use super::memory::GuestMemory;
 use super::notifier::Eventfd;
 use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Used};
 use crate::account::{Counter, DropCounters, DropReason, Traffic};
+use crate::policy::Limit;
 
 /// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
 #[derive(Debug, Default)]
@@ -84,6 +85,8 @@ pub struct QueuePair {
     pub features: Features,
     /// The most bytes that a packet may have, behind Ethernet header and tags.
     pub mtu: u16,
+    /// How much may go to it, if not all; the pairs of a port share it.
+    pub limit_out: Option<Arc<Limit>>,
     /// The transmitq is disabled: what comes by it is thrown away.
     pub discards: bool,
     /// The eventfd by which the guest says that it made chains available on the transmitq.

@@ -261,7 +261,7 @@ fn tables(switch: &Switch, families: &mut Families) {
     let mut entries = families.gauge("mac_entries", "Stations remembered.");
     let mut counts = vec![0u64; switch.bridges.len()];
     for entry in switch.macs.iter() {
-        if let Some(count) = counts.get_mut(usize::from(entry.bridge)) {
+        if let Some(count) = counts.get_mut(usize::from(entry.station.bridge)) {
             *count += 1;
         }
     }
@@ -270,10 +270,22 @@ fn tables(switch: &Switch, families: &mut Families) {
     }
     drop(entries);
     let macs = &switch.macs;
-    families.counter("mac_moves_total", "Stations seen behind another port than before.").add(&[], macs.moves() as f64);
+    let mut behind = families.gauge("port_mac_entries", "Stations remembered behind a port.");
+    for port in &switch.ports {
+        behind.add(&[("port", &port.name)], f64::from(macs.count(port.id)));
+    }
+    drop(behind);
+    let mut moves = families.counter("mac_moves_total", "Stations seen behind this port after another.");
+    for port in &switch.ports {
+        moves.add(&[("port", &port.name)], macs.moves(port.id) as f64);
+    }
+    drop(moves);
     families
-        .counter("mac_learn_refused_total", "Times that a station was not remembered for want of room.")
-        .add(&[], macs.refused() as f64);
+        .counter(
+            "mac_learn_refused_total",
+            "Times that a station was not remembered because the table or its bridge's part of it was full.",
+        )
+        .add(&[], macs.no_room() as f64);
     let mut flows = families.gauge("flow_entries", "Flows cached.");
     for worker in &switch.workers {
         flows.add(&[("worker", &worker.number.to_string())], worker.flows.entries() as f64);

@@ -131,6 +131,7 @@ impl Device {
                 counters,
                 link: port.link.clone(),
                 mtu: port.mtu,
+                limit_out: None,
             })
         });
         Ok((queues.collect(), self.describe(&setup)))

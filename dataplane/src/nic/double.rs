@@ -74,6 +74,7 @@ impl Wire {
             counters: port.counters(index),
             link: port.link.clone(),
             mtu: port.mtu,
+            limit_out: None,
         }
     }
 

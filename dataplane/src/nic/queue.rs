@@ -13,6 +13,7 @@ use super::mempool::Pool;
 use super::offload::TxFlags;
 use super::port::{Link, QueueCounters};
 use crate::packet::Abilities;
+use crate::policy::Limit;
 
 /// Mbufs of one frame: 64 KiB in buffers of 2 KiB, and some.
 pub const SEGMENTS_MAX: usize = 40;
@@ -44,6 +45,8 @@ pub struct Queue {
     pub link: Arc<Link>,
     /// The most bytes that a packet may have, behind Ethernet header and tags.
     pub mtu: u16,
+    /// How much may go to it, if not all; the queues of a port share it.
+    pub limit_out: Option<Arc<Limit>>,
 }
 
 impl Queue {

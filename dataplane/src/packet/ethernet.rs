@@ -11,6 +11,10 @@ pub const ETHERTYPE_VLAN: u16 = 0x8100;
 pub const ETHERTYPE_SERVICE_VLAN: u16 = 0x88a8;
 /// Bytes of a tag.
 const TAG_LEN: usize = 4;
+/// EtherType of ARP.
+pub const ETHERTYPE_ARP: u16 = 0x0806;
+/// EtherType of reverse ARP, by which QEMU announces a guest.
+pub const ETHERTYPE_RARP: u16 = 0x8035;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of IPv6.
@@ -50,6 +54,13 @@ impl MacAddress {
     #[must_use]
     pub const fn is_group(self) -> bool {
         self.0 & 1 != 0
+    }
+
+    /// Whether this is one of 01:80:c2:00:00:00 to 0f, which are for the next hop only: spanning tree, LACP, LLDP and the like
+    /// (IEEE 802.1Q, table 8-1).
+    #[must_use]
+    pub const fn is_link_local(self) -> bool {
+        self.0 & 0xf0ff_ffff_ffff == 0xc2_8001
     }
 
     /// Whether a station may send from this address: not a group, not all zeros.
@@ -154,6 +165,14 @@ mod tests {
     use super::*;
     use etherparse::{EtherType, PacketBuilder, SingleVlanHeader, VlanId};
     use proptest::prelude::*;
+
+    #[test]
+    fn addresses_of_the_link() {
+        let is_link_local = |text: &str| text.parse::<MacAddress>().unwrap().is_link_local();
+        assert!(is_link_local("01:80:c2:00:00:00") && is_link_local("01:80:c2:00:00:0f"));
+        assert!(!is_link_local("01:80:c2:00:00:10") && !is_link_local("01:80:c2:00:01:00"));
+        assert!(!is_link_local("00:80:c2:00:00:00") && !is_link_local("01:80:c2:00:00:f0"));
+    }
 
     #[test]
     fn an_address_reads_as_it_is_written() {

@@ -11,13 +11,19 @@ mod net_header;
 mod offload;
 mod segment;
 mod spread;
+mod tag;
 
 pub use checksum::{BLOCK, InternetSum, sum_block};
 pub use ethernet::EthernetHeader;
 pub use ethernet::MacAddress;
 pub use ethernet::packet_len;
-pub use ethernet::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN};
+pub use ethernet::{
+    ETHERNET_HEADER_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_RARP, ETHERTYPE_SERVICE_VLAN,
+    ETHERTYPE_VLAN,
+};
+pub use headers::{Broken, Headers, is_tag, network, protocol};
 pub use net_header::{NetHeader, gso_type, net_flag};
 pub use offload::{Abilities, Offload, SEGMENTS_OF_FRAME_MAX, Segmentation, TransportLayout, Way};
 pub use segment::Cut;
 pub use spread::spread_hash;
+pub use tag::{Retag, TAG_LEN, Tag};

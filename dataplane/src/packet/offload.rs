@@ -167,6 +167,18 @@ impl Offload {
         }
     }
 
+    /// The same for the frame after a tag of so many bytes was put in, or taken out.
+    #[must_use]
+    pub fn grown(&self, growth: i8) -> Self {
+        let segmentation = self.segmentation.map(|segmentation| Segmentation {
+            l3: segmentation.l3.saturating_add_signed(growth),
+            header_len: segmentation.header_len.saturating_add_signed(growth),
+            ..segmentation
+        });
+        // Saturated, it still lies in the frame, which has grown, too.
+        Self { csum_start: self.csum_start.saturating_add_signed(growth.into()), segmentation, ..*self }
+    }
+
     /// Segments that a frame of `len` bytes may have to be cut into; 0 if it need not be cut for anybody.
     #[must_use]
     pub fn segments(&self, len: usize) -> usize {

@@ -1,7 +1,8 @@
 //! Which of a receiver's queues a frame belongs to: a hash over its flow, so that a flow stays in
 //! one queue, in order, and many flows use them all.
 
-use super::ethernet::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, be16};
+use super::ethernet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, be16};
+use super::headers::network;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -14,12 +15,7 @@ const SCTP: u8 = 132;
 /// to put its own flows on one queue.
 #[must_use]
 pub fn spread_hash(frame: &[u8]) -> u32 {
-    let mut at = ETHERNET_HEADER_LEN;
-    let mut ethertype = be16(frame, 12).unwrap_or(0);
-    if ethertype == ETHERTYPE_VLAN {
-        ethertype = be16(frame, 16).unwrap_or(0);
-        at += 4;
-    }
+    let (ethertype, at) = network(frame).unwrap_or_default();
     let l3 = frame.get(at..).unwrap_or(&[]);
     let hash = match ethertype {
         ETHERTYPE_IPV4 => ipv4(l3),

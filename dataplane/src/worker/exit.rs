@@ -4,7 +4,8 @@ use arrayvec::ArrayVec;
 
 use super::counters::{PathCounters, WorkerCounters};
 use super::heads::{VISIT_BYTES_MAX, cost};
-use super::topology::{Location, Topology};
+use super::retag::{Retagged, members};
+use super::topology::{Location, PortView, Topology};
 use super::uplink::{Moves, Nics, nic_at};
 use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
 use crate::account::DropReason;
@@ -26,6 +27,10 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) links: &'a mut Links,
     pub(super) owed: &'a mut ArrayVec<u16, OWED_MAX>,
     pub(super) frames: Frames<'a, 'm>,
+    /// The VLAN of each frame, on a bridge that has some.
+    pub(super) vlans: Option<&'a [u16; BURST]>,
+    /// Room for heads with other tags; there except while it is in use.
+    pub(super) retagged: Option<&'a mut Retagged>,
     /// The slot whose buffers were reserved into `room`.
     pub(super) likely: usize,
     pub(super) room: &'a mut ChainList<'m>,
@@ -39,7 +44,7 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) flooded: u32,
 }
 
-impl Exit<'_, '_> {
+impl<'m> Exit<'_, 'm> {
     /// Sends each frame of `pending` to its port; frames for one port go together, in order.
     #[inline(always)]
     pub(super) fn forward(&mut self, mut pending: u32, outputs: &[u16; BURST]) {
@@ -53,8 +58,8 @@ impl Exit<'_, '_> {
         }
     }
 
-    /// Sends the frames of `flood` to every other port of the bridge, and those of `forward` to theirs, so that
-    /// each port gets its frames in order.
+    /// Sends the frames of `flood` to every other port of the bridge that may have them, and those of `forward` to theirs, so
+    /// that each port gets its frames in order.
     ///
     /// A frame that is alone may be too much for one visit: then it goes to some ports, and where it is to go on is the answer.
     /// With that as `begun` it does.
@@ -66,85 +71,119 @@ impl Exit<'_, '_> {
         outputs: &[u16; BURST],
         begun: Option<u16>,
     ) -> Option<u16> {
-        let bridge = self.topology.ports.get(usize::from(self.port)).map_or(0, |port| usize::from(port.bridge));
         let topology = self.topology;
-        let ports = topology.bridges.get(bridge).map_or(&[][..], |bridge| &bridge.ports);
+        let input = topology.ports.get(usize::from(self.port));
+        let bridge = input.and_then(|input| topology.bridges.get(usize::from(input.bridge)));
+        let is_isolated = input.is_some_and(|input| input.rules.isolated);
+        let ports = bridge.map_or(&[][..], |bridge| &bridge.ports);
         let Frames { asking, offloads, lens, .. } = self.frames;
         let price = if flood.is_power_of_two() {
             cost(asking, offloads, lens, flood.trailing_zeros() as usize % BURST)
         } else {
             0
         };
-        let (mut copies, mut spent, mut goes_on) = (0, 0, None);
+        let (mut copies, mut heard, mut spent, mut goes_on) = (0, 0, 0, None);
         for &output in ports.iter().filter(|&&port| begun.is_none_or(|begun| port >= begun)) {
-            let up = topology.ports.get(usize::from(output)).is_some_and(|port| !port.receivers.is_empty());
-            if output == self.port || !up {
+            let Some(view) = topology.ports.get(usize::from(output)).filter(|view| !view.receivers.is_empty()) else {
+                continue;
+            };
+            if output == self.port {
                 continue;
             }
-            if spent + price > VISIT_BYTES_MAX && copies > 0 {
+            let hears = match self.vlans {
+                _ if is_isolated && view.rules.isolated => 0,
+                None => flood,
+                Some(vlans) => members(flood, &view.rules.vlan, vlans),
+            };
+            if hears != 0 && spent + price > VISIT_BYTES_MAX && copies > 0 {
                 goes_on = Some(output);
                 break;
             }
-            let group = group(forward, outputs, output);
-            forward &= !group;
-            self.send_to_port(output, group | flood);
-            copies += 1;
-            spent += price;
+            let own = group(forward, outputs, output);
+            forward &= !own;
+            if own | hears != 0 {
+                self.send_to_port(output, own | hears);
+            }
+            heard |= hears;
+            copies += u64::from(hears.count_ones());
+            spent += if hears == 0 { 0 } else { price };
         }
-        let frames = u64::from(flood.count_ones());
-        match (copies, begun) {
-            (_, Some(_)) => self.counters.extra_copies.add(frames * copies),
-            (0, None) => self.drop(DropReason::NoDestination, flood),
-            (_, None) => self.counters.extra_copies.add(frames * (copies - 1)),
+        if begun.is_none() {
+            if heard != flood {
+                self.drop(DropReason::NoDestination, flood & !heard);
+            }
+            copies -= u64::from(heard.count_ones());
         }
+        self.counters.extra_copies.add(copies);
         self.forward(forward, outputs);
         goes_on
     }
 
     /// To one of the port's queues, chosen by flow. `false` if it has none running.
     #[inline(always)]
-    fn send_to_port(&mut self, output: u16, mut group: u32) -> bool {
+    fn send_to_port(&mut self, output: u16, group: u32) -> bool {
         let topology = self.topology;
-        let receivers = topology.ports.get(usize::from(output)).map_or(&[][..], |port| &port.receivers);
-        match receivers {
-            [] => return false,
-            [only] => self.send_to_pair(*only, group),
+        let Some(view) = topology.ports.get(usize::from(output)).filter(|view| !view.receivers.is_empty()) else {
+            return false;
+        };
+        match self.vlans {
+            None => self.send(view, group, self.frames),
+            Some(vlans) => self.send_retagged(view, group, vlans),
+        }
+        true
+    }
+
+    /// Through a port that may show VLANs in its own way.
+    #[cold]
+    fn send_retagged(&mut self, view: &PortView, group: u32, vlans: &[u16; BURST]) {
+        let Some(room) = self.retagged.take() else { return };
+        let (frames, refused) = room.make(self.frames, group, &view.rules.vlan, vlans);
+        if refused != 0 {
+            self.drop(DropReason::VlanNotAllowed, refused);
+        }
+        if group & !refused != 0 {
+            self.send(view, group & !refused, frames);
+        }
+        self.retagged = Some(room);
+    }
+
+    #[inline(always)]
+    fn send(&mut self, view: &PortView, mut group: u32, frames: Frames<'_, 'm>) {
+        match &view.receivers[..] {
+            [] => {}
+            [only] => self.send_to_pair(*only, group, frames),
             several => {
-                if let Some(own) = topology.ports.get(usize::from(output)).and_then(|port| port.of_worker(self.worker))
-                {
-                    self.send_to_pair(own, group);
-                    return true;
+                if let Some(own) = view.of_worker(self.worker) {
+                    return self.send_to_pair(own, group, frames);
                 }
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {
-                    let head = self.frames.heads[index].frame(self.frames.lens[index] as usize);
-                    choice[index] = (spread_hash(head) % several.len() as u32) as u16;
+                    choice[index] = (spread_hash(frames.head(index)) % several.len() as u32) as u16;
                 }
                 while group != 0 {
                     let queue = choice[group.trailing_zeros() as usize % BURST];
                     let same = self::group(group, &choice, queue);
                     group &= !same;
-                    self.send_to_pair(several[usize::from(queue) % several.len()], same);
+                    self.send_to_pair(several[usize::from(queue) % several.len()], same, frames);
                 }
             }
         }
-        true
     }
 
     #[inline(always)]
-    fn send_to_pair(&mut self, at: Location, group: u32) {
+    fn send_to_pair(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
         if at.worker != self.worker {
-            return self.send_to_worker(at, group);
+            return self.send_to_worker(at, group, frames);
         }
         let slot = usize::from(at.slot);
         match (self.pairs.get_mut(slot), self.memories.get(slot)) {
             (Some(Some(pair)), Some(Some(memory))) => {
                 let delivered = if slot == self.likely {
-                    let delivered = pair.deliver(memory, self.frames, group, self.room);
+                    let delivered = pair.deliver(memory, frames, group, self.room);
                     self.room.clear();
                     delivered
                 } else {
-                    pair.deliver(memory, self.frames, group, &mut ChainList::new())
+                    pair.deliver(memory, frames, group, &mut ChainList::new())
                 };
                 self.last = slot;
                 owe(self.owed, self.pairs, slot);
@@ -154,19 +193,19 @@ impl Exit<'_, '_> {
                     self.counters.generated.add(delivered.generated);
                 }
             }
-            _ => self.send_to_nic(slot, group),
+            _ => self.send_to_nic(slot, group, frames),
         }
     }
 
     /// To a pair of another worker.
     #[cold]
-    fn send_to_worker(&mut self, at: Location, group: u32) {
+    fn send_to_worker(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
         let Some(Some((link, mailbox))) = self.links.to.get_mut(usize::from(at.worker)) else {
             return self.drop(DropReason::ReceiverStopped, group);
         };
         let mut full = 0;
         for index in set_bits(group) {
-            match link.send(self.frames, index, at.slot) {
+            match link.send(frames, index, at.slot) {
                 Some(copied) => self.counters.hand_off.copied_bytes.add(copied as u64),
                 None => full |= 1 << index,
             }

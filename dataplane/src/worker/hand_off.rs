@@ -80,7 +80,7 @@ impl HandOffSender {
         let (at, len) = (sent % SLOTS, *frames.lens.get(index)? + HEADER_LEN as u32);
         let room = shared.memory.segment(hint, at as u64 * STRIDE, len)?;
         room.write_unless_equal(frames.header(index).to_bytes(1));
-        let copied = frames.copy_to(index, room.from_offset(HEADER_LEN));
+        let copied = frames.copy_to::<true>(index, room.from_offset(HEADER_LEN));
         shared.frames[at].store(u64::from(len) | u64::from(slot) << 32, Ordering::Relaxed);
         shared.sent.store(sent.wrapping_add(1), Ordering::Release);
         Some(copied)

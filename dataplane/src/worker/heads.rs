@@ -2,11 +2,14 @@
 //! takes.
 
 use super::hand_off::HEADER_LEN;
+use super::retag::Retagged;
 use crate::account::{DropCounters, DropReason};
+use crate::cpu::timestamp;
 use crate::flow::{Candidates, FlowKey, FlowView};
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, set_bits};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, NetHeader, Offload, packet_len};
+use crate::policy::PortRules;
 
 /// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass to one. What
 /// is over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
@@ -53,6 +56,9 @@ pub(super) struct Scratch {
     pub(super) offloads: [Offload; BURST],
     /// Why a frame goes nowhere.
     pub(super) reasons: [DropReason; BURST],
+    /// The VLAN of a frame; only on a bridge that has some.
+    pub(super) vlans: [u16; BURST],
+    pub(super) retagged: Box<Retagged>,
 }
 
 impl Scratch {
@@ -66,6 +72,8 @@ impl Scratch {
             outputs: [0; BURST],
             offloads: [Offload::NONE; BURST],
             reasons: [DropReason::Runt; BURST],
+            vlans: [0; BURST],
+            retagged: Retagged::new(),
         })
     }
 }
@@ -152,6 +160,54 @@ impl Scratch {
             read.good |= 1 << index;
         }
         read
+    }
+
+    /// Asks those rules of the port that hold for each frame, not for each flow.
+    /// What goes on being flooded was counted when that began.
+    #[cold]
+    pub(super) fn judge(&mut self, read: &mut Heads, rules: &PortRules, goes_on: bool) {
+        let Self { heads, lens, reasons, .. } = self;
+        if let Some(guard) = &rules.guard {
+            for index in set_bits(read.good) {
+                let len = lens[index] as usize;
+                if let Err(why) = guard.judge(heads[index].frame(len), len) {
+                    reasons[index] = why;
+                    read.good &= !(1 << index);
+                }
+            }
+        }
+        if let Some(limit) = rules.limit_in.as_ref().filter(|_| !goes_on) {
+            let pass = limit.take_each(timestamp(), read.good, |index| self.size(read, index));
+            for index in set_bits(read.good & !pass) {
+                self.reasons[index] = DropReason::RateLimitIn;
+            }
+            read.good = pass;
+        }
+    }
+
+    /// Gives back what [`Scratch::judge`] took for frames of `judged` that this visit does not take after all.
+    #[cold]
+    pub(super) fn unjudge(&self, read: &Heads, judged: u32, rules: &PortRules) {
+        if let Some(limit) = &rules.limit_in {
+            let sizes = set_bits(judged & !first(read.taken)).map(|index| self.size(read, index));
+            limit.give_back(sizes.map(|(len, segments)| limit.cost(len, segments)).sum());
+        }
+    }
+
+    /// Bytes of a frame, and segments that it may fall into.
+    fn size(&self, read: &Heads, index: usize) -> (u32, usize) {
+        let len = self.lens[index];
+        let asks = read.asking >> index & 1 != 0;
+        (len, if asks { self.offloads[index].segments(len as usize) } else { 0 })
+    }
+
+    /// Finds the VLAN of each frame that goes on.
+    #[cold]
+    pub(super) fn find_vlans(&mut self, frames: u32, rules: &PortRules) {
+        for index in set_bits(frames) {
+            // A frame that may not come in was dropped when its flow was decided.
+            self.vlans[index] = rules.vlan.of_received(self.keys[index].vlan()).unwrap_or(0);
+        }
     }
 
     /// Reads the heads of frames that another worker handed over. For which something is asked, how long the longest is, and

@@ -1,6 +1,13 @@
 //! Who is where: the ports, their bridges and their running queues, as one immutable table. Control makes a new one for
 //! every change and hands it to the workers between their bursts.
 
+use std::sync::Arc;
+
+use ringway_config::Flood;
+
+use crate::packet::MacAddress;
+use crate::policy::PortRules;
+
 /// A pair or a NIC queue in use: which worker has it, and in which of its slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -11,7 +18,7 @@ pub struct Location {
 }
 
 /// A port as the data path sees it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PortView {
     /// Number of its bridge.
     pub bridge: u16,
@@ -19,6 +26,8 @@ pub struct PortView {
     pub receivers: Vec<Location>,
     /// It is a NIC.
     pub is_nic: bool,
+    /// What it may do.
+    pub rules: Arc<PortRules>,
 }
 
 impl PortView {
@@ -37,6 +46,14 @@ pub struct BridgeView {
     pub generation: u32,
     /// Numbers of its ports, ascending: a flood that is spread over visits goes on by number.
     pub ports: Vec<u16>,
+    /// Some of its ports know VLANs: tags change under way. On any other bridge nobody looks.
+    pub has_vlans: bool,
+    /// What is flooded.
+    pub flood: Flood,
+    /// Whether frames to link-local groups go on.
+    pub forward_link_local: bool,
+    /// Stations that a guard names, and its port; ascending.
+    pub held: Vec<(MacAddress, u16)>,
 }
 
 /// The table.

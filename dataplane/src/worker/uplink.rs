@@ -9,6 +9,7 @@ use super::lookup::Lookup;
 use super::poll::SLOTS;
 use super::walk::Walker;
 use crate::account::DropReason;
+use crate::cpu::timestamp;
 use crate::guest::memory::Segment;
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{Delivered, Finisher, FrameHead, Frames, Room, Short, Shortage, Sink, set_bits};
@@ -97,9 +98,14 @@ impl Walker {
         }
         let dropped = &queue_counters.receive_dropped;
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
+        let input = topology.ports.get(usize::from(port));
+        if let Some(input) = input.filter(|input| input.rules.judges_frames()) {
+            scratch.judge(&mut read, &input.rules, begun.is_some());
+        }
+        let judged = read.good;
         let (forward, flood) = match begun {
             None => scratch.look_up(&mut read, &lookup, flows, dropped),
-            Some(_) => (0, read.good),
+            Some(_) => (0, scratch.still_flooded(&read, &lookup)),
         };
         let taken = read.taken;
         if begun.is_none() {
@@ -112,9 +118,17 @@ impl Walker {
             queue_counters.received.add(taken as u64, read.bytes);
         }
 
-        let super::heads::Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
+        if let Some(input) = input.filter(|_| taken < list.chains.len()) {
+            scratch.unjudge(&read, judged, &input.rules);
+        }
+        let has_vlans = lookup.has_vlans();
+        if let Some(input) = input.filter(|_| has_vlans) {
+            scratch.find_vlans(forward | flood, &input.rules);
+        }
+
+        let super::heads::Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
         let (longest, asking) = (read.longest, read.asking);
-        let frames = Frames { heads, lens, longest, list: &list, header_len: 0, asking, offloads };
+        let frames = Frames { heads, lens, longest, list: &list, header_len: 0, asking, offloads, growths: None };
         let mut room = ChainList::new();
         let mut exit = Exit {
             worker: *number,
@@ -128,6 +142,8 @@ impl Walker {
             links,
             owed,
             frames,
+            vlans: has_vlans.then_some(&*vlans),
+            retagged: Some(retagged),
             likely: usize::MAX,
             room: &mut room,
             last: usize::MAX,
@@ -165,23 +181,23 @@ impl Walker {
     }
 }
 
-impl Exit<'_, '_> {
+impl<'m> Exit<'_, 'm> {
     /// To a NIC queue of this worker.
     #[inline(never)]
-    pub(super) fn send_to_nic(&mut self, slot: usize, group: u32) {
+    pub(super) fn send_to_nic(&mut self, slot: usize, group: u32, frames: Frames<'_, 'm>) {
         let Some(queue) = nic_at(self.nics, slot) else { return self.drop(DropReason::ReceiverStopped, group) };
-        let group = admit(queue, self.frames, group);
+        let group = admit(queue, frames, group);
         if group == 0 {
             return;
         }
         if let Some(moves) = &mut self.moves
             && group & self.flooded == 0
-            && can_move(queue, moves.mbufs, self.frames, group)
+            && can_move(queue, moves.mbufs, frames, group)
             && moves.staged.try_push((slot as u16, group)).is_ok()
         {
             return;
         }
-        let delivered = copy_to_nic(queue, self.frames, group);
+        let delivered = copy_to_nic(queue, frames, group);
         let path = if self.moves.is_some() { &self.counters.nic_to_nic } else { &self.counters.guest_to_nic };
         path.forwarded_bytes.add(delivered.bytes);
         path.copied_bytes.add(delivered.copied);
@@ -211,12 +227,18 @@ fn admit(queue: &Queue, frames: Frames<'_, '_>, mut mask: u32) -> u32 {
         drop(DropReason::MtuExceeded, long);
         mask &= !long;
     }
+    if let Some(limit) = &queue.limit_out {
+        let pass = limit.take_each(timestamp(), mask, |index| (frames.lens[index], frames.segments(index)));
+        drop(DropReason::RateLimitOut, mask & !pass);
+        mask = pass;
+    }
     mask
 }
 
-/// Whether all frames of `group` can go in their own mbufs: either all do, or none, so that they stay in order.
+/// Whether all frames of `group` can go in their own mbufs: either all do, or none, so that they stay in order. None does where
+/// tags have changed.
 fn can_move(queue: &Queue, mbufs: &Mbufs<BURST>, frames: Frames<'_, '_>, group: u32) -> bool {
-    let Some(tx) = &queue.tx else { return false };
+    let Some(tx) = queue.tx.as_ref().filter(|_| frames.growths.is_none()) else { return false };
     set_bits(group).all(|index| {
         let asks = frames.asking >> index & 1 != 0;
         mbufs.segments(index) <= tx.segments_max
@@ -269,7 +291,7 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
                 short.empty += 1;
                 continue;
             };
-            done.copied += frames.copy_to(index, room) as u64;
+            done.copied += frames.copy_to::<true>(index, room) as u64;
             done.packets += 1;
             done.bytes += u64::from(len);
             tx.fill(1, len, TxFlags::NONE);

@@ -130,10 +130,15 @@ impl Walker {
         if read.bytes + read.extra > VISIT_BYTES_MAX {
             scratch.afford(&mut read, list.chains.len());
         }
+        let input = topology.ports.get(usize::from(port));
+        if let Some(input) = input.filter(|input| input.rules.judges_frames()) {
+            scratch.judge(&mut read, &input.rules, begun.is_some());
+        }
+        let judged = read.good;
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
         let (forward, flood) = match begun {
             None => scratch.look_up(&mut read, &lookup, flows, dropped),
-            Some(_) => (0, read.good),
+            Some(_) => (0, scratch.still_flooded(&read, &lookup)),
         };
         let taken = read.taken;
         if begun.is_none() {
@@ -145,10 +150,17 @@ impl Walker {
             }
             pair.counters.received.add(taken as u64, read.bytes);
         }
+        if let Some(input) = input.filter(|_| taken < list.chains.len()) {
+            scratch.unjudge(&read, judged, &input.rules);
+        }
+        let has_vlans = lookup.has_vlans();
+        if let Some(input) = input.filter(|_| has_vlans) {
+            scratch.find_vlans(forward | flood, &input.rules);
+        }
 
-        let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-        let frames =
-            Frames { heads, lens, longest: read.longest, list: &list, header_len, asking: read.asking, offloads };
+        let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
+        let (asking, longest) = (read.asking, read.longest);
+        let frames = Frames { heads, lens, longest, list: &list, header_len, asking, offloads, growths: None };
         let mut exit = Exit {
             worker: *number,
             slot,
@@ -161,6 +173,8 @@ impl Walker {
             links,
             owed,
             frames,
+            vlans: has_vlans.then_some(&*vlans),
+            retagged: Some(retagged),
             likely,
             room: &mut room,
             last: likely,
@@ -228,7 +242,8 @@ impl Walker {
             }
             let (asking, longest, count) = scratch.read_handed(&list);
             let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-            let frames = Frames { heads, lens, longest, list: &list, header_len: HEADER_LEN, asking, offloads };
+            let frames =
+                Frames { heads, lens, longest, list: &list, header_len: HEADER_LEN, asking, offloads, growths: None };
             let mut pending = first(count);
             while pending != 0 {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];

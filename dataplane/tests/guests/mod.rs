@@ -15,7 +15,9 @@ use ringway::metrics;
 use ringway::socket::SocketFile;
 use ringway::switch::Switch;
 use ringway::worker::Worker;
-use ringway_config::{Bridge, Feature, Mode, Nic, Plan, PortKind, VhostUser, Workers};
+use ringway_config::{
+    Bridge, BridgePolicy, Feature, MACS_MAX_DEFAULT, Mode, Nic, Plan, PortKind, PortPolicy, VhostUser, Workers,
+};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
 use tempfile::TempDir;
@@ -39,6 +41,12 @@ pub struct Setup<'a> {
     pub narrow: &'a [usize],
     /// Ports to which their front ends connect.
     pub servers: &'a [usize],
+    /// What the first ports may do; the others are as usual.
+    pub policies: &'a [PortPolicy],
+    /// What NICs may do.
+    pub nic_policy: PortPolicy,
+    /// What the bridges do.
+    pub bridge: BridgePolicy,
 }
 
 impl Default for Setup<'_> {
@@ -53,6 +61,9 @@ impl Default for Setup<'_> {
             mtu: u16::MAX,
             narrow: &[],
             servers: &[],
+            policies: &[],
+            nic_policy: PortPolicy::default(),
+            bridge: BridgePolicy::default(),
         }
     }
 }
@@ -99,19 +110,24 @@ impl Net {
                 mode: if setup.servers.contains(&index) { Mode::Server } else { Mode::Client },
                 mask_features: setup.mask.to_vec(),
             }),
+            policy: setup.policies.get(index).cloned().unwrap_or_default(),
         };
         let nic = |index: usize| ringway_config::Port {
             name: format!("nic{index}"),
             bridge: 0,
             mtu: setup.mtu,
             kind: PortKind::Nic(Nic { device: format!("net_none{index}") }),
+            policy: setup.nic_policy.clone(),
         };
         let plan = Plan {
             control_socket: control.clone(),
             metrics: None,
+            macs_max: MACS_MAX_DEFAULT,
             nic_allowed: false,
             workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()) },
-            bridges: ["br0", "br1"].map(|name| Bridge { name: name.to_owned(), mac_ageing }).to_vec(),
+            bridges: ["br0", "br1"]
+                .map(|name| Bridge { name: name.to_owned(), mac_ageing, policy: setup.bridge.clone() })
+                .to_vec(),
             ports: (0..ports).map(port).chain((0..setup.nics).map(nic)).collect(),
         };
         let switch = Switch::start(&plan).unwrap();

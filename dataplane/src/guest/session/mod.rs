@@ -180,6 +180,7 @@ impl Session {
             memory: self.memory.clone(),
             features: self.features,
             mtu: self.port.mtu,
+            limit_out: None,
             discards,
             kick,
             flood_begun: None,
