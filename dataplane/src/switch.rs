@@ -87,7 +87,7 @@ impl Switch {
         let tick = Arc::new(AtomicU32::new(0));
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
-        let workers = Worker::start_all(&cpus, &macs, &tick, &clock)?;
+        let workers = Worker::start_all(&cpus, &macs, &tick, &clock, plan.workers.flow_table_entries)?;
         let port = |(id, port): (u16, &ringway_config::Port)| Arc::new(Port::new(id, port));
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
         let topology = Topology {

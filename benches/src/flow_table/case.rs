@@ -82,6 +82,13 @@ impl Case {
         self.rows.entry(table).or_default().rounds.push(figures);
     }
 
+    /// More figures of a round.
+    pub(crate) fn complete(&mut self, table: &'static str, round: usize, figures: Figures) {
+        if let Some(round) = self.rows.entry(table).or_default().rounds.get_mut(round) {
+            round.extend(figures);
+        }
+    }
+
     pub(crate) fn set_bytes(&mut self, table: &'static str, bytes: Option<u64>) {
         self.rows.entry(table).or_default().bytes = bytes;
     }

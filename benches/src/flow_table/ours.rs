@@ -1,71 +1,67 @@
-//! Ringway's own flow table.
+//! Ringway's own flow table: as a worker has it, and as others read it.
 
 use anyhow::Result;
-use ringway::flow::{Action, Candidates, FlowKey, FlowTable, MacRef, Stamp, Verdict};
+use ringway::flow::{Size, Stamp, table};
 
-use super::table::{BATCH, Found, Key, Lookup, Pages, Reader, Table};
+use super::table::{Found, Key, Lookup, Pages, Reader, Table};
 
-struct Ours {
-    table: FlowTable,
-    capacity: usize,
+/// Of a verdict, too.
+const VALUE: usize = 3;
+
+type Flows<const N: usize> = table::Table<Key<N>, [u64; VALUE], N, VALUE>;
+type FlowReader<const N: usize> = table::Reader<Key<N>, [u64; VALUE], N, VALUE>;
+
+struct Ours<const N: usize>(Flows<N>);
+
+/// Where there are huge pages it takes them: the bench reserves none when it is about small ones.
+pub(crate) fn make<const N: usize>(flows: usize, pages: Pages) -> Result<Box<dyn Table<N>>> {
+    let table = Flows::new(Size::of(flows))?;
+    anyhow::ensure!(
+        table.reader().in_huge_pages() == (pages == Pages::Huge),
+        "the machine's pool of huge pages does not fit --pages"
+    );
+    Ok(Box::new(Ours(table)))
 }
 
-/// Twice the nominal size: it has no place for a key whose bucket is full.
-pub(crate) fn make(flows: usize, _pages: Pages) -> Result<Box<dyn Table<2>>> {
-    Ok(Box::new(Ours { table: FlowTable::new(flows * 2)?, capacity: (flows * 2).next_power_of_two() }))
-}
-
-const STAMP: u32 = 1;
-
-impl Table<2> for Ours {
-    fn insert(&mut self, key: &Key<2>, datum: u64) -> bool {
-        let key = FlowKey::from_words(*key);
-        let verdict = Verdict {
-            action: Action::Forward(1),
-            generation: datum as u32,
-            source: MacRef::ALWAYS,
-            destination: MacRef::ALWAYS,
-        };
-        self.table.insert(key, self.table.view().hash(key), verdict, Stamp::new(0, STAMP));
-        true
+impl<const N: usize> Table<N> for Ours<N> {
+    fn insert(&mut self, key: &Key<N>, datum: u64) -> bool {
+        let hash = self.0.view().hash(*key);
+        self.0.insert(*key, hash, [datum, 0, 0], Stamp::new(0, 1))
     }
 
-    fn delete(&mut self, _key: &Key<2>) -> bool {
-        false
+    fn delete(&mut self, key: &Key<N>) -> bool {
+        let hash = self.0.view().hash(*key);
+        self.0.delete(*key, hash)
     }
 
-    fn deletes(&self) -> bool {
-        false
-    }
-
-    fn look_up(&self, measure: &mut dyn FnMut(Lookup<'_, 2>)) {
-        let view = self.table.view();
+    fn look_up(&self, measure: &mut dyn FnMut(Lookup<'_, N>)) {
+        let view = self.0.view();
         measure(&mut |keys| {
-            let (mut hashes, mut candidates) = ([0; BATCH], [Candidates::default(); BATCH]);
-            for (hash, key) in hashes.iter_mut().zip(keys) {
-                *hash = view.hash(FlowKey::from_words(*key));
-            }
-            for (candidates, hash) in candidates.iter_mut().zip(hashes).take(keys.len()) {
-                *candidates = view.candidates(hash);
-            }
-            let mut found = Found::default();
-            for (candidates, key) in candidates.iter().zip(keys) {
-                if let Some(entry) = view.find(*candidates, FlowKey::from_words(*key)) {
-                    found.hits += 1;
-                    found.sum = found.sum.wrapping_add(u64::from(view.verdict(entry).generation));
-                }
-            }
-            found
+            let mut sum = 0u64;
+            let hits = view.look_up(keys, |_, entry| sum = sum.wrapping_add(view.first_word(entry)));
+            Found { hits: u64::from(hits.count_ones()), sum }
         });
     }
 
-    /// Others can only list it.
-    fn reader(&self) -> Option<Box<dyn Reader<2>>> {
-        None
+    fn reader(&self) -> Option<Box<dyn Reader<N>>> {
+        Some(Box::new(OurReader(self.0.reader())))
     }
 
     fn bytes(&self) -> Option<u64> {
-        // A line for an entry, two bytes for its tag.
-        Some(self.capacity as u64 * 66)
+        Some(self.0.bytes() as u64)
+    }
+}
+
+struct OurReader<const N: usize>(FlowReader<N>);
+
+impl<const N: usize> Reader<N> for OurReader<N> {
+    fn look_up(&self, measure: &mut dyn FnMut(Lookup<'_, N>)) {
+        let Some(mut pinned) = self.0.pin() else { return };
+        measure(&mut |keys| {
+            let mut sum = 0u64;
+            let hits = pinned.look_up(keys, |_, entry| sum = sum.wrapping_add(pinned.first_word(entry)));
+            pinned.pass();
+            Found { hits: u64::from(hits.count_ones()), sum }
+        });
     }
 }

@@ -24,10 +24,6 @@ pub(crate) trait Table<const N: usize>: Send {
     fn insert(&mut self, key: &Key<N>, datum: u64) -> bool;
     /// Whether it was there.
     fn delete(&mut self, key: &Key<N>) -> bool;
-    /// Whether it can delete.
-    fn deletes(&self) -> bool {
-        true
-    }
     /// Hands the writer's own lookup to `measure`: what a worker does that owns its table.
     fn look_up(&self, measure: &mut dyn FnMut(Lookup<'_, N>));
     /// For a thread that reads while this one writes. None where that is impossible.

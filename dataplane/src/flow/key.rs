@@ -22,13 +22,6 @@ impl FlowKey {
         }
     }
 
-    /// The key of these words, destination and port below, source and VLAN above.
-    #[inline(always)]
-    #[must_use]
-    pub fn from_words([low, high]: [u64; 2]) -> Self {
-        Self { low, high }
-    }
-
     /// The port that the frame came in by.
     #[must_use]
     pub fn port(self) -> u16 {

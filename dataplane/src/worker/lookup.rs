@@ -114,7 +114,7 @@ impl Lookup<'_> {
         if let Some(entry) = view.find(view.candidates(hash), key) {
             let verdict = view.verdict(entry);
             if self.holds(&verdict) {
-                view.confirm(entry, stamp);
+                flows.confirm(entry, stamp);
                 self.macs.touch(verdict.source, self.now);
                 return Decision::Do(verdict.action);
             }

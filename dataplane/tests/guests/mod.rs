@@ -100,7 +100,7 @@ impl Net {
         let plan = Plan {
             control_socket: control.clone(),
             metrics: None,
-            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()) },
+            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()), flow_table_entries: 65_536 },
             bridges: ["br0", "br1"].map(|name| Bridge { name: name.to_owned(), mac_ageing }).to_vec(),
             ports: (0..ports).map(port).collect(),
         };
