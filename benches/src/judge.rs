@@ -11,16 +11,16 @@ use crate::switch::Backend;
 const NOISE_MAX: f64 = 1.15;
 
 /// Switch and load poll, each on a CPU of its own: where one had less of it than this, somebody else had the rest.
-const CPU_SHARE_MIN: f64 = 0.95;
+pub(crate) const CPU_SHARE_MIN: f64 = 0.95;
 
 /// What p99 is about: where somebody else had more of a CPU than this at half load, p99 tells how long they had it.
-const LATENCY_CPU_SHARE_MIN: f64 = 0.97;
+pub(crate) const LATENCY_CPU_SHARE_MIN: f64 = 0.93;
 
 /// Nor does it tell anything at a load that was not offered.
 const SENT_MIN: f64 = 0.95;
 
 /// Half of what a switch can do loses nothing, unless the switch is stopped from outside.
-const LOST_MAX: f64 = 0.02;
+const LOST_MAX: f64 = 0.05;
 
 /// What one switch did in one round.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -158,8 +158,8 @@ mod tests {
         assert!(counts(good(), good(), good()));
         assert!(counts(measured(100.0, 0), measured(100.0, 0), measured(100.0, 0)), "not measured");
         assert!(!counts(good(), at(9.4, 0.0, 1.0), good()), "the load was behind");
-        assert!(!counts(good(), good(), at(10.0, 0.0, 0.96)), "disturbed");
-        assert!(!counts(at(10.0, 0.03, 1.0), good(), good()), "the reference was stopped");
+        assert!(!counts(good(), good(), at(10.0, 0.0, 0.92)), "disturbed");
+        assert!(!counts(at(10.0, 0.06, 1.0), good(), good()), "the reference was stopped");
         assert!(counts(good(), at(10.0, 0.5, 1.0), at(10.0, 0.5, 1.0)), "others lose for reasons of their own");
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Latency {
     pub(crate) sent_mframes: f64,
     /// Part of them that never arrived. In the percentiles each of these took a second.
     pub(crate) lost: f64,
-    /// Percentiles of windows of 20 ms, of which the median.
+    /// Percentiles of windows of 20 ms, of which the lower quartile.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     /// Of all frames.

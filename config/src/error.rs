@@ -101,8 +101,15 @@ pub(crate) enum Problem {
     #[error("an MTU of {0} bytes is out of range; use {min} to {max}", min = MTU_MIN, max = MTU_MAX)]
     BadMtu(i128),
 
-    #[error("NIC ports are not built yet; use `kind = \"vhost-user\"`, or remove this port")]
-    NicPort,
+    #[error(
+        "`{0}` is no device; write a PCI address as in \"0000:03:00.0\", or a virtual device of DPDK as in \
+         \"net_af_packet0,iface=veth0\""
+    )]
+    BadDevice(String),
+    #[error("device `{name}` is already that of the port on line {first_line}; give each its own")]
+    DuplicateDevice { name: String, first_line: usize },
+    #[error("`{key}` is for ports of kind \"{kind}\"; remove it, or write `kind = \"{kind}\"`")]
+    KeyOfAnotherKind { key: &'static str, kind: &'static str },
     #[error("this [[port]] is in no bridge; add `bridge = \"NAME\"` with {0}")]
     NoBridge(String),
     #[error("there is no bridge `{given}`; use {advice}")]

@@ -27,6 +27,7 @@
 //! );
 //! ```
 
+mod device;
 mod error;
 mod plan;
 mod raw;
@@ -40,7 +41,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use error::Error;
-pub use plan::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers};
+pub use plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
 
 use error::Problem;
 use source::Source;

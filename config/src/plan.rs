@@ -11,11 +11,13 @@ pub struct Plan {
     pub control_socket: PathBuf,
     /// Where metrics are served, or `None` if the operator wrote `"off"`. Port 0 lets the kernel choose.
     pub metrics: Option<SocketAddr>,
+    /// DPDK is to be started although no port may need it.
+    pub nic_allowed: bool,
     /// The poll-mode workers.
     pub workers: Workers,
     /// The bridges in the order written; their names differ.
     pub bridges: Vec<Bridge>,
-    /// The ports in the order written; their names and their sockets differ.
+    /// The ports in the order written; their names, their sockets and their devices differ.
     pub ports: Vec<Port>,
 }
 
@@ -56,6 +58,23 @@ pub struct Port {
 pub enum PortKind {
     /// A guest, through a vhost-user socket.
     VhostUser(VhostUser),
+    /// A NIC, through DPDK.
+    Nic(Nic),
+}
+
+/// A NIC: a device that DPDK has a driver for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// A PCI address such as `0000:03:00.0`, or the name of a virtual device of DPDK, which begins with `net_`, and its
+    /// arguments. At most 512 printable ASCII characters.
+    pub device: String,
+}
+
+impl Nic {
+    /// The device without its arguments.
+    pub fn name(&self) -> &str {
+        self.device.split(',').next().unwrap_or_default()
+    }
 }
 
 /// A guest behind a vhost-user socket.

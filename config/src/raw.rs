@@ -20,6 +20,7 @@ pub(crate) type Number = Spanned<i128>;
 pub(crate) struct Raw {
     pub(crate) control_socket: Option<Text>,
     pub(crate) metrics: Option<Text>,
+    pub(crate) nic: Option<Text>,
     pub(crate) workers: Option<Table<RawWorkers>>,
     #[serde(default)]
     pub(crate) bridge: Vec<Spanned<Table<RawBridge>>>,
@@ -48,10 +49,10 @@ pub(crate) struct RawPort {
     pub(crate) kind: Option<Text>,
     pub(crate) bridge: Option<Text>,
     pub(crate) socket: Option<Text>,
+    pub(crate) device: Option<Text>,
     pub(crate) mode: Option<Text>,
     pub(crate) mtu: Option<Number>,
-    #[serde(default)]
-    pub(crate) mask_features: Vec<Text>,
+    pub(crate) mask_features: Option<Spanned<Vec<Text>>>,
 }
 
 /// A `T` written as a table.

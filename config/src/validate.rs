@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use crate::device::Devices;
 use crate::error::{Error, Problem};
 use crate::plan::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers};
 use crate::raw::{Number, Raw, RawBridge, RawPort, RawWorkers, Table, Text};
@@ -18,6 +19,9 @@ use crate::words::{Names, backquoted, required, unknown_word};
 const CONTROL_SOCKET_DEFAULT: &str = "/run/ringway/control.sock";
 const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
 const MAC_AGEING_DEFAULT: Duration = Duration::from_secs(300);
+/// The kinds of ports.
+const VHOST_USER: &str = "vhost-user";
+const NIC: &str = "nic";
 /// A day.
 pub(crate) const MAC_AGEING_SECONDS_MAX: u64 = 86_400;
 /// What Ethernet carries without jumbo frames.
@@ -41,11 +45,12 @@ pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(
         None => PathBuf::from(CONTROL_SOCKET_DEFAULT),
     };
     let metrics = metrics(source, raw.metrics.as_ref())?;
+    let nic_allowed = nic_allowed(source, raw.nic.as_ref())?;
     let workers = workers(source, raw.workers.map(|table| table.0))?;
     let bridges = bridges(source, raw.bridge)?;
     let sockets = Sockets::new(&control_socket, directory_exists);
     let ports = ports(source, raw.port, &bridges, sockets)?;
-    Ok(Plan { control_socket, metrics, workers, bridges, ports })
+    Ok(Plan { control_socket, metrics, nic_allowed, workers, bridges, ports })
 }
 
 fn metrics(source: &Source<'_>, written: Option<&Text>) -> Result<Option<SocketAddr>, Error> {
@@ -59,6 +64,14 @@ fn metrics(source: &Source<'_>, written: Option<&Text>) -> Result<Option<SocketA
         let given = written.as_ref().clone();
         source.refuse(written.span(), Problem::BadMetrics(given))
     })
+}
+
+fn nic_allowed(source: &Source<'_>, written: Option<&Text>) -> Result<bool, Error> {
+    match written {
+        None => Ok(false),
+        Some(written) if written.as_ref() == "allowed" => Ok(true),
+        Some(written) => Err(unknown_word(source, written, "value of `nic`", &["allowed"])),
+    }
 }
 
 fn workers(source: &Source<'_>, raw: Option<RawWorkers>) -> Result<Workers, Error> {
@@ -127,31 +140,53 @@ fn ports(
     bridges: &[Bridge],
     mut sockets: Sockets<impl Fn(&Path) -> bool>,
 ) -> Result<Vec<Port>, Error> {
-    let mut names = Names::of("port");
+    let (mut names, mut devices) = (Names::of("port"), Devices::default());
     raw.into_iter()
         .map(|written| {
             let (table, Table(raw)) = (written.span(), written.into_inner());
             let name = required(source, &table, raw.name, ("port", "name", "vm1"))?;
             let name = names.claim(source, &name)?;
             let kind = required(source, &table, raw.kind, ("port", "kind", "vhost-user"))?;
-            vhost_user_only(source, &kind)?;
+            let is_nic = is_nic(source, &kind)?;
             let bridge = bridge_index(source, &table, raw.bridge, bridges)?;
-            let written = required(source, &table, raw.socket, ("port", "socket", "/run/guests/vm1.sock"))?;
-            let socket = sockets.claim(source, &written)?;
-            let mode = mode(source, raw.mode)?;
             let mtu = mtu(source, raw.mtu)?;
-            let mask_features = mask_features(source, raw.mask_features)?;
-            let kind = PortKind::VhostUser(VhostUser { socket, mode, mask_features });
+            let kind = if is_nic {
+                not_of_this_kind(source, "socket", raw.socket.as_ref(), VHOST_USER)?;
+                not_of_this_kind(source, "mode", raw.mode.as_ref(), VHOST_USER)?;
+                not_of_this_kind(source, "mask_features", raw.mask_features.as_ref(), VHOST_USER)?;
+                let written = required(source, &table, raw.device, ("port", "device", "0000:03:00.0"))?;
+                PortKind::Nic(devices.claim(source, &written)?)
+            } else {
+                not_of_this_kind(source, "device", raw.device.as_ref(), NIC)?;
+                let written = required(source, &table, raw.socket, ("port", "socket", "/run/guests/vm1.sock"))?;
+                let socket = sockets.claim(source, &written)?;
+                let mode = mode(source, raw.mode)?;
+                let masked = raw.mask_features.map(Spanned::into_inner).unwrap_or_default();
+                let mask_features = mask_features(source, masked)?;
+                PortKind::VhostUser(VhostUser { socket, mode, mask_features })
+            };
             Ok(Port { name, bridge, mtu, kind })
         })
         .collect()
 }
 
-fn vhost_user_only(source: &Source<'_>, written: &Text) -> Result<(), Error> {
+fn is_nic(source: &Source<'_>, written: &Text) -> Result<bool, Error> {
     match written.as_ref().as_str() {
-        "vhost-user" => Ok(()),
-        "nic" => Err(source.refuse(written.span(), Problem::NicPort)),
-        _ => Err(unknown_word(source, written, "kind", &["vhost-user"])),
+        VHOST_USER => Ok(false),
+        NIC => Ok(true),
+        _ => Err(unknown_word(source, written, "kind", &[VHOST_USER, NIC])),
+    }
+}
+
+fn not_of_this_kind<T>(
+    source: &Source<'_>,
+    key: &'static str,
+    written: Option<&Spanned<T>>,
+    kind: &'static str,
+) -> Result<(), Error> {
+    match written {
+        None => Ok(()),
+        Some(written) => Err(source.refuse(written.span(), Problem::KeyOfAnotherKind { key, kind })),
     }
 }
 

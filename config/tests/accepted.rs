@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ringway_config::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers, parse};
+use ringway_config::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers, parse};
 
 fn accept(text: &str) -> Plan {
     match parse(text, Path::new("switch.toml"), |_| true) {
@@ -30,6 +30,7 @@ fn an_empty_file_is_an_empty_switch_with_every_default() {
     let expected = Plan {
         control_socket: "/run/ringway/control.sock".into(),
         metrics: Some(([127, 0, 0, 1], 9477).into()),
+        nic_allowed: false,
         workers: Workers { cpus: None, flow_table_entries: 65_536 },
         bridges: Vec::new(),
         ports: Vec::new(),
@@ -97,12 +98,26 @@ fn every_key_reaches_the_plan() {
     assert_eq!(plan.bridges[1].name, "b.B-_9");
     assert_eq!(plan.bridges[1].mac_ageing, Duration::from_secs(86_400));
     assert_eq!(plan.ports[0].bridge, 1);
-    let PortKind::VhostUser(vhost_user) = &plan.ports[0].kind;
+    let PortKind::VhostUser(vhost_user) = &plan.ports[0].kind else { panic!("{plan:?}") };
     assert_eq!(vhost_user.socket, PathBuf::from("/srv/p.sock"));
     assert_eq!((vhost_user.mode, plan.ports[0].mtu), (Mode::Server, 9000));
     let mut written = Feature::ALL.to_vec();
     written.reverse();
     assert_eq!(vhost_user.mask_features, written);
+}
+
+#[test]
+fn nic_ports() {
+    let devices = ["0000:03:00.0", "FFFF:ff:1F.7", "net_af_packet0,iface=veth0", "net_tap1"];
+    for device in devices {
+        let plan = accept(&format!(
+            "nic = \"allowed\"\n[[bridge]]\nname = \"b\"\n\
+             [[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"b\"\ndevice = \"{device}\"\nmtu = 9000\n"
+        ));
+        let kind = PortKind::Nic(Nic { device: device.to_owned() });
+        assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, kind }]);
+        assert!(plan.nic_allowed);
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn the_same_key_or_table_twice() {
 
 #[test]
 fn unknown_keys() {
-    let top = "use one of `control_socket`, `metrics`, `workers`, `bridge`, `port`";
+    let top = "use one of `control_socket`, `metrics`, `nic`, `workers`, `bridge`, `port`";
     refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
     refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
     refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus` or `flow_table_entries`"]);
@@ -70,7 +70,7 @@ fn unknown_keys() {
         9,
         &[
             "unknown key `mask_feature`",
-            "use one of `name`, `kind`, `bridge`, `socket`, `mode`, `mtu`, `mask_features`",
+            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `mode`, `mtu`, `mask_features`",
         ],
     );
 }
@@ -156,7 +156,7 @@ fn bad_names() {
 
 #[test]
 fn unknown_words() {
-    refused(&port("a", "vhost", "br0", "/s/a", ""), 5, &["unknown kind `vhost`; use `vhost-user`"]);
+    refused(&port("a", "vhost", "br0", "/s/a", ""), 5, &["unknown kind `vhost`; use one of `vhost-user`, `nic`"]);
     refused(&good_then("\nmode = \"both\"\n"), 9, &["unknown mode `both`; use one of `client`, `server`"]);
     refused(
         &good_then("mask_features = [\n  \"mq\",\n  \"tso\",\n]\n"),
@@ -189,12 +189,47 @@ fn a_feature_masked_twice() {
 }
 
 #[test]
-fn nic_ports_are_not_built_yet() {
+fn nic_ports() {
+    // A bridge on lines 1 and 2, a port from 3 on with its device on line 7.
+    let nic = |device: &str, rest: &str| {
+        let head = "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"br0\"\n";
+        format!("{head}device = \"{device}\"\n{rest}")
+    };
+    let bad = [
+        "",
+        "eth0",
+        "03:00.0",
+        "0000:03:00",
+        "0000:03:00.8",
+        "0000.03.00.0",
+        "00000:3:00.0",
+        "0000:03:00.0 ",
+        "net_",
+        "net_tap0,iface=a b",
+        "net_tap0\\n",
+        "net_é",
+        "vhost0",
+        "virtio_user0,path=/x",
+    ];
+    for device in bad {
+        refused(&nic(device, ""), 7, &["is no device; write a PCI address", "\"net_af_packet0,iface=veth0\""]);
+    }
+    refused(&nic(&format!("net_{}", "a".repeat(509)), ""), 7, &["is no device"]);
     refused(
-        &port("uplink", "nic", "br0", "/s/a", ""),
-        5,
-        &["NIC ports are not built yet; use `kind = \"vhost-user\"`, or remove this port"],
+        "[[bridge]]\nname = \"b\"\n[[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"b\"\n",
+        3,
+        &["this [[port]] has no `device`; add `device = \"0000:03:00.0\"`"],
     );
+    for key in ["socket = \"/s/a\"", "mode = \"client\"", "mask_features = []"] {
+        let said = format!("`{}` is for ports of kind \"vhost-user\"; remove it", key.split(' ').next().unwrap());
+        refused(&nic("net_tap0", key), 8, &[&said]);
+    }
+    refused(&good_then("device = \"net_tap0\"\n"), 8, &["`device` is for ports of kind \"nic\"; remove it"]);
+    let again = "[[port]]\nname = \"b\"\nkind = \"nic\"\nbridge = \"br0\"\ndevice = \"NET_tap0,remote=x\"\n";
+    refused(&nic("net_tap0,iface=t", again), 12, &["device `net_tap0` is already that of the port on line 7"]);
+    refused(&nic("net_tap0", "mtu = 9001\n"), 8, &["an MTU of 9001 bytes is out of range"]);
+    refused("nic = \"on\"\n", 1, &["unknown value of `nic` `on`; use `allowed`"]);
+    refused("nic = true\n", 1, &["`nic` is boolean `true`; write text in double quotes"]);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! | [`packet`], [`socket`] | bytes to meaning; listening at a path |
 //! | [`flow`] | the flow table and the MAC table |
 //! | [`guest`] | a vhost-user port: protocol session, memory, virtqueues |
+//! | [`nic`] | a DPDK port: EAL, mempools, mbufs, queues |
 //! | [`worker`] | the poll loop and the walk of a burst |
 //! | [`switch`] | what the parts make together |
 //! | [`metrics`], [`control`] | seen and asked from outside |
@@ -19,6 +20,7 @@ pub mod cpu;
 pub mod flow;
 pub mod guest;
 pub mod metrics;
+pub mod nic;
 pub mod packet;
 mod run;
 pub mod socket;

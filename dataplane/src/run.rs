@@ -20,13 +20,15 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
         metrics::serve(switch.clone(), address)?;
     }
     let _server = Server::start(switch.clone(), &plan.control_socket)?;
+    switch.open_nics()?;
     let _sockets = switch.serve()?;
     let cpus = switch.workers.iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
-    let (ports, bridges) = (counted(switch.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
+    let (ports, bridges) = (counted(plan.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
     tracing::info!("{ports} on {bridges}; workers on CPU {cpus}");
     if let Some(signal) = signals.forever().next() {
         tracing::info!("ends on signal {signal}");
     }
+    switch.close_nics();
     Ok(())
 }
 

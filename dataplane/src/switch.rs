@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringway_config::{Mode, Plan};
+use ringway_config::{Mode, Plan, PortKind};
 
 use crate::flow::{MacEntry, MacLimits, MacTable};
 use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
+use crate::nic::{self, Keeper, Queue, QueueId};
 use crate::socket::{ListenError, SocketFile};
 use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
 
@@ -47,10 +48,35 @@ pub struct Bridge {
     pub mac_ageing: Duration,
 }
 
+/// A pair in use.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    at: Location,
+    use_: PairUse,
+}
+
+/// What a pair is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PairUse {
+    /// Its guest can be given frames.
+    Receives,
+    /// It can only send them.
+    Sends,
+    /// Nothing: what it sends is thrown away.
+    Drained,
+}
+
+/// Slots of a worker that disabled pairs may take. A guest that was given 128 pairs and uses one has 127 of them: there must
+/// be slots left for those that are of use. What is sent by one that gets no slot stays in its ring until it is enabled.
+fn drained_max() -> usize {
+    Worker::slots() / 4
+}
+
 /// Where pairs are, and what the workers were told of it.
 #[derive(Debug, Default)]
 struct Placement {
-    pairs: HashMap<PairId, (Location, bool)>,
+    pairs: HashMap<PairId, Placed>,
+    nic_queues: HashMap<QueueId, Location>,
     /// By worker and slot.
     taken: Vec<Vec<bool>>,
     topology: Topology,
@@ -59,8 +85,14 @@ struct Placement {
 /// The switch.
 #[derive(Debug)]
 pub struct Switch {
-    /// By number.
+    /// Ports of guests; each knows its number.
     pub ports: Vec<Arc<Port>>,
+    /// Ports of NICs, likewise.
+    pub nics: Vec<Arc<nic::Port>>,
+    /// Whether DPDK is to be started although there is no such port.
+    nic_allowed: bool,
+    /// Their keeper, once they are served.
+    keeper: Mutex<Option<Keeper>>,
     /// By number.
     pub bridges: Vec<Bridge>,
     /// Of each port, the number of its bridge.
@@ -88,15 +120,24 @@ impl Switch {
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
         let workers = Worker::start_all(&cpus, &macs, &tick, &clock, plan.workers.flow_table_entries)?;
-        let port = |(id, port): (u16, &ringway_config::Port)| Arc::new(Port::new(id, port));
+        let (mut ports, mut nics) = (Vec::new(), Vec::new());
+        for (id, port) in (0..).zip(&plan.ports) {
+            match &port.kind {
+                PortKind::VhostUser(vhost) => ports.push(Arc::new(Port::new(id, port, vhost))),
+                PortKind::Nic(nic) => nics.push(Arc::new(nic::Port::new(id, port, &nic.device, workers.len()))),
+            }
+        }
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
         let topology = Topology {
-            ports: bridge_of.iter().map(|&bridge| PortView { bridge, receivers: Vec::new() }).collect(),
+            ports: bridge_of.iter().map(|&bridge| PortView { bridge, ..PortView::default() }).collect(),
             bridges: (0..plan.bridges.len() as u16).map(|bridge| bridge_view(bridge, &bridge_of)).collect(),
         };
         let taken = vec![vec![false; Worker::slots()]; workers.len()];
         let switch = Arc::new(Self {
-            ports: (0..).zip(&plan.ports).map(port).collect(),
+            ports,
+            nics,
+            nic_allowed: plan.nic_allowed,
+            keeper: Mutex::default(),
             bridges: plan
                 .bridges
                 .iter()
@@ -107,14 +148,14 @@ impl Switch {
             macs,
             clock,
             tick,
-            placement: Mutex::new(Placement { pairs: HashMap::new(), taken, topology }),
+            placement: Mutex::new(Placement { taken, topology, ..Placement::default() }),
             removing: Mutex::new(()),
         });
         switch.publish(&switch.placement());
         Ok(switch)
     }
 
-    /// Begins to serve every port, and to keep house. What it gives back are the sockets at which ports listen; drop them
+    /// Begins to serve the guests, and to keep house. What it gives back are the sockets at which ports listen; drop them
     /// when the switch ends.
     pub fn serve(self: &Arc<Self>) -> Result<Vec<SocketFile>, StartError> {
         // Nobody is served until it is sure that all can be.
@@ -134,10 +175,58 @@ impl Switch {
         Ok(listening.into_iter().map(serve).collect::<Result<_, _>>()?)
     }
 
+    /// Starts DPDK, if a port needs it or the plan reserves it, and takes every NIC into use that there is.
+    pub fn open_nics(self: &Arc<Self>) -> Result<(), StartError> {
+        if self.nic_allowed || !self.nics.is_empty() {
+            let cpus = self.workers.iter().map(|worker| worker.cpu).collect();
+            let keeper = Keeper::start(self.nics.clone(), self.clone(), cpus)?;
+            *self.keeper() = Some(keeper);
+        }
+        Ok(())
+    }
+
+    /// Takes every NIC out of use and ends DPDK.
+    pub fn close_nics(&self) {
+        let keeper = self.keeper().take();
+        drop(keeper); // without the lock: it asks us for its queues
+    }
+
+    /// Takes a NIC port out of use while the switch runs: its device is stopped and removed.
+    pub fn remove_nic(&self, port: u16) {
+        if let Some(keeper) = &*self.keeper() {
+            keeper.remove(port);
+        }
+    }
+
+    /// Puts a NIC port into use again.
+    pub fn add_nic(&self, port: u16) {
+        if let Some(keeper) = &*self.keeper() {
+            keeper.add(port);
+        }
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Option<Keeper>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a port is called.
+    #[must_use]
+    pub fn port_name(&self, port: u16) -> Option<&str> {
+        let guest = self.ports.iter().find(|guest| guest.id == port).map(|guest| &*guest.name);
+        guest.or_else(|| self.nics.iter().find(|nic| nic.id == port).map(|nic| &*nic.name))
+    }
+
+    /// What the bridge of a port is called.
+    #[must_use]
+    pub fn bridge_name(&self, port: u16) -> Option<&str> {
+        let bridge = self.bridge_of.get(usize::from(port))?;
+        Some(&self.bridges.get(usize::from(*bridge))?.name)
+    }
+
     /// Which worker has a pair.
     #[must_use]
     pub fn worker_of(&self, id: PairId) -> Option<u16> {
-        self.placement().pairs.get(&id).map(|(at, _)| at.worker)
+        self.placement().pairs.get(&id).map(|pair| pair.at.worker)
     }
 
     /// The coarse time: seconds since the start.
@@ -184,6 +273,16 @@ impl Switch {
         }
     }
 
+    /// Takes all queues of a NIC back from their workers, and drops them.
+    fn take_back(&self, placement: &mut Placement, port: u16) {
+        let ids: Vec<_> = placement.nic_queues.keys().filter(|id| id.port == port).copied().collect();
+        for id in ids {
+            if let Some(at) = placement.nic_queues.remove(&id) {
+                drop(self.workers[usize::from(at.worker)].detach_nic(usize::from(at.slot)));
+            }
+        }
+    }
+
     fn remove_macs(&self, expired: impl Fn(&MacEntry) -> bool) {
         let _one_at_a_time = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
         self.macs.remove_if(expired);
@@ -206,22 +305,28 @@ fn bridge_view(bridge: u16, bridge_of: &[u16]) -> BridgeView {
 
 impl Placement {
     /// A slot for a pair: all pairs of a port on one worker, ports dealt out to the worker with the fewest pairs.
-    fn place(&mut self, id: PairId) -> Option<Location> {
+    fn place(&mut self, id: PairId, use_: PairUse) -> Option<Location> {
         let count = |taken: &Vec<bool>| taken.iter().filter(|&&slot| slot).count();
-        let sibling = self.pairs.iter().find(|(other, _)| other.port == id.port).map(|(_, (at, _))| at.worker);
+        let sibling = self.pairs.iter().find(|(other, _)| other.port == id.port).map(|(_, pair)| pair.at.worker);
         let worker = match sibling {
             Some(worker) => usize::from(worker),
             None => (0..self.taken.len()).min_by_key(|&worker| count(&self.taken[worker]))?,
         };
+        let is_drained = |pair: &&Placed| usize::from(pair.at.worker) == worker && pair.use_ == PairUse::Drained;
+        if use_ == PairUse::Drained && self.pairs.values().filter(is_drained).count() >= drained_max() {
+            return None;
+        }
         let slot = self.taken[worker].iter().position(|&taken| !taken)?;
         self.taken[worker][slot] = true;
-        Some(Location { worker: worker as u16, slot: slot as u16 })
+        let at = Location { worker: worker as u16, slot: slot as u16 };
+        self.pairs.insert(id, Placed { at, use_ });
+        Some(at)
     }
 
     /// Rewrites what the topology says of the port's receivers.
     fn list_receivers(&mut self, port: u16) {
-        let receives = |(id, (at, receives)): (&PairId, &(Location, bool))| {
-            (id.port == port && *receives).then_some((id.index, *at))
+        let receives = |(id, pair): (&PairId, &Placed)| {
+            (id.port == port && pair.use_ == PairUse::Receives).then_some((id.index, pair.at))
         };
         let mut receivers: Vec<_> = self.pairs.iter().filter_map(receives).collect();
         receivers.sort_by_key(|&(index, _)| index);
@@ -231,13 +336,81 @@ impl Placement {
     }
 }
 
+impl Placement {
+    /// Where the worker of a NIC queue puts it.
+    fn place_nic(&mut self, id: QueueId) -> Option<Location> {
+        let of_worker = |at: &&Location| at.worker == id.index;
+        let taken: Vec<_> = self.nic_queues.values().filter(of_worker).map(|at| usize::from(at.slot)).collect();
+        let slot = Worker::nic_slots().find(|slot| !taken.contains(slot))?;
+        let at = Location { worker: id.index, slot: slot as u16 };
+        self.nic_queues.insert(id, at);
+        Some(at)
+    }
+
+    /// Rewrites where each of `workers` sends for a NIC that sends by the queues of `senders`: by its own, or by that of
+    /// another worker.
+    fn list_senders(&mut self, port: u16, senders: &[u16], workers: u16) {
+        let of_worker = |worker: u16| {
+            let own = senders.contains(&worker).then_some(worker);
+            let index = own.or_else(|| senders.get(usize::from(worker) % senders.len().max(1)).copied())?;
+            self.nic_queues.get(&QueueId { port, index }).copied()
+        };
+        let receivers = (0..workers).filter_map(of_worker).collect();
+        if let Some(view) = self.topology.ports.get_mut(usize::from(port)) {
+            (view.receivers, view.is_nic) = (receivers, true);
+        }
+    }
+}
+
+impl nic::Host for Switch {
+    fn attach(&self, port: u16, queues: Vec<Queue>) -> Result<(), String> {
+        let mut placement = self.placement();
+        let senders: Vec<u16> = queues.iter().filter(|queue| queue.tx.is_some()).map(|queue| queue.id.index).collect();
+        let mut attached = Vec::new();
+        for queue in queues {
+            let worker = self.workers.get(usize::from(queue.id.index));
+            let taken = match (worker, placement.place_nic(queue.id)) {
+                (Some(worker), Some(at)) => worker.attach_nic(usize::from(at.slot), queue).map(|()| at),
+                _ => Err("its worker has no room for one more NIC".to_owned()),
+            };
+            match taken {
+                Ok(at) => attached.push(at),
+                Err(error) => {
+                    self.take_back(&mut placement, port);
+                    return Err(error);
+                }
+            }
+        }
+        placement.list_senders(port, &senders, self.workers.len() as u16);
+        self.publish(&placement);
+        // Only now that everybody knows where to send the answers.
+        for at in attached {
+            self.workers[usize::from(at.worker)].visit(usize::from(at.slot));
+        }
+        Ok(())
+    }
+
+    fn detach(&self, port: u16) {
+        let mut placement = self.placement();
+        placement.list_senders(port, &[], 0);
+        self.publish(&placement);
+        self.take_back(&mut placement, port);
+        drop(placement);
+        self.remove_macs(|entry| entry.port == port);
+    }
+}
+
 impl PairHost for Switch {
     fn attach(&self, pair: QueuePair) -> bool {
         let mut placement = self.placement();
-        let (id, receives) = (pair.id, pair.receiveq.is_some());
-        let Some(at) = placement.place(id) else { return false };
+        let id = pair.id;
+        let use_ = match (&pair.receiveq, pair.discards) {
+            (Some(_), _) => PairUse::Receives,
+            (None, false) => PairUse::Sends,
+            (None, true) => PairUse::Drained,
+        };
+        let Some(at) = placement.place(id, use_) else { return false };
         self.workers[usize::from(at.worker)].attach(usize::from(at.slot), pair);
-        placement.pairs.insert(id, (at, receives));
         placement.list_receivers(id.port);
         self.publish(&placement);
         // Only now that everybody knows where the guest is: the first frame that it sends can be answered.
@@ -247,7 +420,7 @@ impl PairHost for Switch {
 
     fn detach(&self, id: PairId) -> Option<QueuePair> {
         let mut placement = self.placement();
-        let (at, _) = placement.pairs.remove(&id)?;
+        let Placed { at, .. } = placement.pairs.remove(&id)?;
         placement.list_receivers(id.port);
         self.publish(&placement);
         placement.taken[usize::from(at.worker)][usize::from(at.slot)] = false;
@@ -256,12 +429,39 @@ impl PairHost for Switch {
 
     fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         let placement = self.placement();
-        if let Some((at, _)) = placement.pairs.get(&id) {
+        if let Some(Placed { at, .. }) = placement.pairs.get(&id) {
             self.workers[usize::from(at.worker)].set_notifier(usize::from(at.slot), ring, notifier, fd);
         }
     }
 
     fn forget(&self, port: u16) {
         self.remove_macs(|entry| entry.port == port);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pairs that are of no use take a quarter of the slots, and no more, however many there are.
+    #[test]
+    fn disabled_pairs_leave_slots_for_others() {
+        let slots = Worker::slots();
+        let mut placement = Placement { taken: vec![vec![false; slots]; 2], ..Placement::default() };
+        let ids = |port: u16| (0..).map(move |pair| PairId { port: port + pair / 128, index: pair % 128 });
+        let mut place =
+            |port, use_| ids(port).take(2 * slots).filter(|&id| placement.place(id, use_).is_some()).count();
+        assert_eq!(place(0, PairUse::Drained), 2 * drained_max());
+        assert_eq!(place(1000, PairUse::Receives), 2 * (slots - drained_max()));
+        assert_eq!(place(2000, PairUse::Sends), 0);
+        // A slot that comes free is for anybody.
+        let pairs = placement.pairs.clone();
+        for (id, pair) in pairs.iter().filter(|(_, pair)| pair.use_ == PairUse::Receives) {
+            placement.pairs.remove(id);
+            placement.taken[usize::from(pair.at.worker)][usize::from(pair.at.slot)] = false;
+        }
+        let full = PairId { port: 3000, index: 0 };
+        assert_eq!(placement.place(full, PairUse::Drained), None);
+        assert!(placement.place(full, PairUse::Sends).is_some());
     }
 }

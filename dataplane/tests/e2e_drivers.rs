@@ -1,5 +1,5 @@
-//! Guests whose drivers are old, or come and go: legacy virtio, jumbo frames, reboots, a driver unbound and bound, one DPDK
-//! process after another at the same socket. What the others are told by each other goes on meanwhile.
+//! Guests whose drivers are old, or come and go: legacy virtio, jumbo frames, reboots, a driver unbound and bound,
+//! the kernel's driver and DPDK's in turn, one DPDK process after another at the same socket. What the others are told by each other goes on meanwhile.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -169,6 +169,59 @@ fn a_driver_is_unbound_and_bound_a_hundred_times() {
     driver_comes_and_goes(100);
 }
 
+/// Inside guest 3 its NIC goes from the kernel's driver to DPDK's and back, while 1 and 2 go on pinging each other. Both answer
+/// pings; each takes features of its own. In every other round DPDK ends without a word, and leaves its rings as they are.
+fn driver_changes(rounds: usize) {
+    let dir = scratch_dir().unwrap();
+    let guests: Vec<_> = (1..=3)
+        .map(|number| match guest(number, &socket(&dir, number)) {
+            third if number == 3 => third.memory(512).option("--dpdk", "yes").start().unwrap(),
+            other => other.start().unwrap(),
+        })
+        .collect();
+    let ports = (1..=3).fold(Ringway::builder().cpu(SWITCH_CPU).bridge("br0"), |builder, number| {
+        builder.port(&format!("vm{number}"), "br0", socket(&dir, number))
+    });
+    let ringway = ports.start().unwrap();
+    guests.iter().for_each(|guest| guest.wait_booted().unwrap());
+    wait_reachable(&guests[0], 2);
+    wait_reachable(&guests[0], 3);
+    run(&guests[0], &format!("ping -i 0.1 {} >/run/ping 2>&1 &", ip(2)));
+    let answered = || count(&ringway.metrics().unwrap(), "port_receive_packets_total", &[("port", "vm2")]);
+    let says = |key| port_says(&ringway, "vm3", key);
+    let of_kernel = says("features");
+    for round in 1..=rounds {
+        let before = answered();
+        run(&guests[2], "/etc/nic-to-dpdk icmpecho");
+        wait_reachable(&guests[0], 3);
+        let of_dpdk = says("features");
+        assert!(of_kernel.contains("guest_tso4") && !of_dpdk.contains("guest_tso4"), "{of_kernel}, {of_dpdk}");
+        assert_eq!((says("state"), says("ring")), ("running".to_owned(), "packed".to_owned()));
+        let ends = if round % 2 == 0 { "KILL" } else { "TERM" };
+        let back = format!("/etc/nic-to-kernel {ends} && ip addr add {}/24 dev eth0 && ip link set eth0 up", ip(3));
+        run(&guests[2], &back);
+        wait_reachable(&guests[2], 1);
+        assert_eq!((says("features"), says("ring")), (of_kernel.clone(), "packed".to_owned()));
+        wait_for("its neighbours' traffic", ANSWER, || (answered() > before + 3).then_some(())).unwrap();
+    }
+    let said = run(&guests[0], "killall -INT ping; usleep 500000; tail -n 3 /run/ping");
+    assert_undisturbed(&ringway, &said);
+    common::assert_balances(&ringway);
+    assert_eq!(count(&ringway.metrics().unwrap(), "queue_faults_total", &[]), 0);
+    assert_eq!(count(&ringway.metrics().unwrap(), "vhost_connects_total", &[]), 3, "a connection was lost");
+}
+
+#[test]
+fn a_nic_goes_to_dpdk_and_back() {
+    driver_changes(2);
+}
+
+#[test]
+#[ignore = "takes many minutes; scripts/test --slow"]
+fn a_nic_goes_to_dpdk_and_back_a_hundred_times() {
+    driver_changes(100);
+}
+
 /// QEMU's monitor, as far as it is needed here: one command after another, each with its answer.
 struct Monitor(BufReader<UnixStream>);
 
@@ -239,7 +292,7 @@ fn memory_is_plugged_in() {
 }
 
 /// One DPDK process after another at the same socket, each with other rings, killed under load, while two more ports go on
-/// sending to each other. Kernel drivers between them are [`driver_comes_and_goes`]'s.
+/// sending to each other. With the kernel's driver in between, inside a guest, that is [`driver_changes`].
 fn dpdk_comes_and_goes(rounds: usize) {
     let dir = scratch_dir().unwrap();
     let [a, b, c] = ["a.sock", "b.sock", "c.sock"].map(|name| dir.path().join(name));

@@ -16,6 +16,7 @@ pub(crate) const FUNCTIONS: &[&str] = &[
     "rte_eal_iova_mode",
     "rte_log_set_global_level",
     "rte_log_set_level_pattern",
+    "rte_openlog_stream",
     "rte_strerror",
     "rte_version",
     // Threads, cores, NUMA nodes

@@ -38,8 +38,10 @@ pub fn run(data: &[u8]) {
         }
     }
     front_end.stream.shutdown(Shutdown::Write).unwrap();
-    let kind = PortKind::VhostUser(VhostUser { socket: PathBuf::new(), mode: Mode::Client, mask_features: Vec::new() });
-    let port = Arc::new(Port::new(0, &ringway_config::Port { name: "fuzz".to_owned(), bridge: 0, mtu: 1500, kind }));
+    let vhost = VhostUser { socket: PathBuf::new(), mode: Mode::Client, mask_features: Vec::new() };
+    let kind = PortKind::VhostUser(vhost.clone());
+    let port =
+        Arc::new(Port::new(0, &ringway_config::Port { name: "fuzz".to_owned(), bridge: 0, mtu: 1500, kind }, &vhost));
     let worker = Arc::new(Worker::default());
     let host: Arc<dyn PairHost> = worker.clone();
     serve_connection(&port, &host, theirs);

@@ -10,8 +10,9 @@ packages_of() {
         build) echo gcc libc6-dev pkgconf libdpdk-dev libclang-14-dev ca-certificates git ;;
         # The guests' own programs (busybox, iperf3, ethtool) are unpacked into their image, never installed.
         demo) echo "$(packages_of build)" qemu-system-x86 cpio gzip curl iproute2 socat ;;
-        # dpdk-dev is testpmd, the virtio-user peer of the tests.
-        test) echo "$(packages_of demo)" dpdk-dev ;;
+        # dpdk-dev is testpmd, the virtio-user peer of the tests; shellcheck reads these scripts; the rest speaks with a NIC
+        # port from the other end.
+        test) echo "$(packages_of demo)" dpdk-dev shellcheck iputils-ping iperf3 tshark ethtool ;;
         bench) echo "$(packages_of test)" openvswitch-switch-dpdk ;;
         fresh) echo debootstrap git ;;
         *) return 1 ;;

@@ -87,6 +87,11 @@ impl GuestBuilder {
         self.option("--ring-size", descriptors)
     }
 
+    /// More of the kernel's command line.
+    pub fn kernel_line(self, text: &str) -> Self {
+        self.option("--append", text)
+    }
+
     /// More properties of QEMU's virtio-net-pci, such as `host_mtu=9000`.
     #[must_use]
     pub fn nic(self, properties: &str) -> Self {

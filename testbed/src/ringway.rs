@@ -53,6 +53,13 @@ impl RingwayBuilder {
         self.toml(&format!("{head}bridge = \"{bridge}\"\nsocket = \"{socket}\""))
     }
 
+    /// Adds a NIC port of a device that DPDK has a driver for.
+    #[must_use]
+    pub fn nic(self, name: &str, bridge: &str, device: &str) -> Self {
+        let head = format!("[[port]]\nname = \"{name}\"\nkind = \"nic\"\n");
+        self.toml(&format!("{head}bridge = \"{bridge}\"\ndevice = \"{device}\""))
+    }
+
     /// A line that belongs to the port added last, such as `mtu = 9000`.
     #[must_use]
     pub fn port_setting(self, line: &str) -> Self {

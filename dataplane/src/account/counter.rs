@@ -21,3 +21,21 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Frames and their bytes, without virtio-net headers.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Frames.
+    pub packets: Counter,
+    /// Bytes.
+    pub bytes: Counter,
+}
+
+impl Traffic {
+    /// Counts a burst; the owner only.
+    #[inline]
+    pub fn add(&self, packets: u64, bytes: u64) {
+        self.packets.add(packets);
+        self.bytes.add(bytes);
+    }
+}

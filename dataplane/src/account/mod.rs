@@ -5,5 +5,5 @@
 mod counter;
 mod reason;
 
-pub use counter::Counter;
+pub use counter::{Counter, Traffic};
 pub use reason::{DropCounters, DropReason};

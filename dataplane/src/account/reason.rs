@@ -63,6 +63,14 @@ reasons! {
     QueueDisabled = "queue_disabled",
     /// The ring that hands frames to another worker was full.
     HandOffFull = "hand_off_full",
+    /// To a NIC whose cable is out.
+    LinkDown = "link_down",
+    /// To a NIC whose queue had no room.
+    NicQueueFull = "nic_queue_full",
+    /// To a NIC whose driver refused what was asked of it for the frame.
+    NicRefused = "nic_refused",
+    /// To a NIC for which there were no mbufs left.
+    MempoolEmpty = "mempool_empty",
 }
 
 /// One counter a reason.

@@ -8,6 +8,7 @@ use super::View;
 use crate::account::{DropCounters, DropReason};
 use crate::flow::Action;
 use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::nic;
 use crate::switch::Switch;
 use crate::worker::Mode;
 
@@ -23,7 +24,7 @@ pub(super) fn show(switch: &Switch, view: View) -> Value {
 }
 
 fn ports(switch: &Switch) -> Value {
-    let port = |(port, &bridge): (&std::sync::Arc<Port>, &u16)| {
+    let port = |port: &std::sync::Arc<Port>| {
         let sum = |of: fn(&PairCounters) -> u64| port.pairs().map(|(_, pair)| of(pair)).sum::<u64>();
         let broken: Vec<_> = port
             .pairs()
@@ -33,7 +34,7 @@ fn ports(switch: &Switch) -> Value {
         json!({
             "name": port.name,
             "kind": "vhost-user",
-            "bridge": switch.bridges[usize::from(bridge)].name,
+            "bridge": switch.bridge_name(port.id),
             "mode": port.mode.as_str(),
             "mtu": port.mtu,
             "socket": port.socket,
@@ -51,7 +52,39 @@ fn ports(switch: &Switch) -> Value {
             "last_error": port.last_error(),
         })
     };
-    switch.ports.iter().zip(&switch.bridge_of).map(port).collect()
+    switch.ports.iter().map(port).chain(switch.nics.iter().map(|port| nic_port(switch, port))).collect()
+}
+
+fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
+    let sum = |of: fn(&nic::QueueCounters) -> u64| port.queues().map(|(_, queue)| of(queue)).sum::<u64>();
+    let dropped = drops(port.queues().flat_map(|(_, queue)| [&queue.receive_dropped, &queue.transmit_dropped]));
+    let info = port.info();
+    let (rx, tx) = info.as_ref().map_or((0, 0), |info| (info.rx_queues, info.tx_queues));
+    json!({
+        "name": port.name,
+        "kind": "nic",
+        "bridge": switch.bridge_name(port.id),
+        "device": port.device,
+        "driver": info.as_ref().map(|info| &info.driver),
+        "mac": info.as_ref().map(|info| &info.mac),
+        "numa_node": info.as_ref().and_then(|info| info.node),
+        "mtu": port.mtu,
+        "state": port.state().as_str(),
+        "link": if port.link.is_up() { "up" } else { "down" },
+        "speed_mbit_per_second": port.link.mbit_per_second(),
+        "rx_queues": rx,
+        "tx_queues": tx,
+        "workers": switch.workers.len(),
+        "workers_handing_off": if tx == 0 { 0 } else { switch.workers.len().saturating_sub(tx.into()) },
+        "steering": info.as_ref().map(|info| info.steering),
+        "offloads": info.as_ref().map(|info| &info.offloads),
+        "receive_packets": sum(|queue| queue.received.packets.get()),
+        "receive_bytes": sum(|queue| queue.received.bytes.get()),
+        "transmit_packets": sum(|queue| queue.transmitted.packets.get()),
+        "transmit_bytes": sum(|queue| queue.transmitted.bytes.get()),
+        "dropped": dropped,
+        "last_error": port.last_error(),
+    })
 }
 
 fn ring(port: &Port) -> &'static str {
@@ -102,11 +135,34 @@ fn queues(switch: &Switch) -> Value {
             }));
         }
     }
+    for port in &switch.nics {
+        let info = port.info().unwrap_or_default();
+        for (index, queue) in port.queues() {
+            let size = |queues, descriptors| if index < queues { descriptors } else { 0 };
+            queues.push(json!({
+                "queue": format!("{}/{index}", port.name),
+                "worker": index,
+                "cpu": switch.workers.get(usize::from(index)).map(|worker| worker.cpu),
+                "ring": "nic",
+                "size_receive": size(info.rx_queues, info.rx_descriptors),
+                "size_transmit": size(info.tx_queues, info.tx_descriptors),
+                "receive_packets": queue.received.packets.get(),
+                "receive_bytes": queue.received.bytes.get(),
+                "transmit_packets": queue.transmitted.packets.get(),
+                "transmit_bytes": queue.transmitted.bytes.get(),
+                "interrupts": null,
+                "interrupts_suppressed": null,
+                "dropped_receive": drops([&queue.receive_dropped].into_iter()),
+                "dropped_transmit": drops([&queue.transmit_dropped].into_iter()),
+                "broken": null,
+            }));
+        }
+    }
     Value::Array(queues)
 }
 
 fn port_name(switch: &Switch, port: u16) -> &str {
-    switch.ports.get(usize::from(port)).map_or("?", |port| &port.name)
+    switch.port_name(port).unwrap_or("?")
 }
 
 fn macs(switch: &Switch) -> Value {
@@ -161,6 +217,13 @@ fn workers(switch: &Switch) -> Value {
             .flat_map(|port| port.running().into_iter().map(move |(index, _)| (port, index)))
             .filter(|(port, index)| switch.worker_of(PairId { port: port.id, index: *index }) == Some(worker.number))
             .map(|(port, index)| format!("{}/{index}", port.name))
+            .chain(
+                switch
+                    .nics
+                    .iter()
+                    .filter(|port| port.has_queue(worker.number))
+                    .map(|port| format!("{}/{}", port.name, worker.number)),
+            )
             .collect();
         json!({
             "worker": worker.number,

@@ -16,8 +16,19 @@ impl View {
                 ("PORT", |row| text(&row["name"])),
                 ("BRIDGE", |row| text(&row["bridge"])),
                 ("STATE", |row| text(&row["state"])),
-                ("RING", |row| text(&row["ring"])),
-                ("PAIRS", |row| format!("{} of {}", text(&row["pairs_enabled"]), text(&row["pairs_offered"]))),
+                ("RING", |row| if is_nic(row) { format!("link {}", text(&row["link"])) } else { text(&row["ring"]) }),
+                ("QUEUES", |row| {
+                    if is_nic(row) {
+                        format!(
+                            "{} rx {} tx {}",
+                            text(&row["rx_queues"]),
+                            text(&row["tx_queues"]),
+                            text(&row["steering"])
+                        )
+                    } else {
+                        format!("{} of {}", text(&row["pairs_enabled"]), text(&row["pairs_offered"]))
+                    }
+                }),
                 ("RECEIVED", |row| text(&row["receive_packets"])),
                 ("SENT", |row| text(&row["transmit_packets"])),
                 ("DROPPED", |row| drops(&[&row["dropped"]])),
@@ -69,6 +80,10 @@ impl View {
         let titles = columns.iter().map(|(title, _)| (*title).to_owned()).collect();
         layout(&[vec![titles], rows].concat())
     }
+}
+
+fn is_nic(row: &Value) -> bool {
+    row["kind"] == "nic"
 }
 
 fn text(value: &Value) -> String {

@@ -10,9 +10,9 @@ use super::ring::{Chain, ChainList};
 use crate::packet::InternetSum;
 
 /// A receiver's buffers, from some byte on.
-#[derive(Clone)]
-pub(super) struct Room<'a, 'r> {
-    list: &'a ChainList<'r>,
+#[derive(Clone, Debug)]
+pub struct Room<'a, 'r> {
+    list: Option<&'a ChainList<'r>>,
     chains: Iter<'a, Chain<'r>>,
     pieces: Iter<'a, Segment<'r>>,
     at: Option<Segment<'r>>,
@@ -21,7 +21,13 @@ pub(super) struct Room<'a, 'r> {
 impl<'a, 'r> Room<'a, 'r> {
     /// All of `chains`, which are of `list`.
     pub(super) fn new(list: &'a ChainList<'r>, chains: &'a [Chain<'r>]) -> Self {
-        Self { list, chains: chains.iter(), pieces: [].iter(), at: None }
+        Self { list: Some(list), chains: chains.iter(), pieces: [].iter(), at: None }
+    }
+
+    /// All of `pieces`, in order.
+    #[must_use]
+    pub fn of_pieces(pieces: &'a [Segment<'r>]) -> Self {
+        Self { list: None, chains: [].iter(), pieces: pieces.iter(), at: None }
     }
 
     /// What is left of the piece that comes next; never an empty one.
@@ -32,7 +38,7 @@ impl<'a, 'r> Room<'a, 'r> {
             }
             self.at = self.pieces.next().copied();
             if self.at.is_none() {
-                self.pieces = self.list.segments(self.chains.next()?).iter();
+                self.pieces = self.list?.segments(self.chains.next()?).iter();
             }
         }
     }

@@ -117,8 +117,8 @@ impl QueuePair {
         let (mut short, mut published) = (Shortage::default(), false);
         if rest != 0 {
             let can = self.features.can_take();
-            let filler = Filler::new(ring, memory, room, &mut used, mergeable);
-            (done, short, published) = deliver_rest(Finisher { filler, frames, header_len, can, done, short }, rest);
+            let sink = Filler::new(ring, memory, room, &mut used, (header_len, mergeable));
+            (done, short, published) = deliver_rest(Finisher { sink, frames, can, done, short }, rest);
         }
         if published || !used.is_empty() {
             ring.publish(used.iter().copied());
@@ -129,7 +129,7 @@ impl QueuePair {
         if rest != 0 {
             let stopped = self.receiveq.as_ref().is_some_and(|ring| ring.fault().is_some());
             let reason = if stopped { DropReason::ReceiverStopped } else { DropReason::GuestRingFull };
-            self.counters.transmit_dropped.add(reason, short.ring_full);
+            self.counters.transmit_dropped.add(reason, short.empty);
             self.counters.transmit_dropped.add(DropReason::BufferTooSmall, short.too_small);
         }
         if let Some(fault) = self.receiveq.as_ref().and_then(Ring::fault) {
@@ -186,14 +186,17 @@ fn deliver_asking(
     let undone = set_bits(frames.asking & mask)
         .filter(|&index| !matches!(frames.offloads[index].way(can), Way::Pass(_)))
         .fold(0, |undone, index| undone | 1 << index);
+    // Who does no checksums is not told of any either, good ones included.
+    let asking = if can.contains(Abilities::CHECKSUM) { frames.asking } else { 0 };
+    let frames = Frames { asking, ..frames };
     deliver_plain::<true>(room, used, header_len, frames, mask, undone)
 }
 
 /// Delivers the frames of `mask` one by one, whatever they and the buffers are like.
 #[inline(never)]
-fn deliver_rest(mut finisher: Finisher<'_, '_, '_, '_>, mask: u32) -> (Delivered, Shortage, bool) {
+fn deliver_rest(mut finisher: Finisher<'_, '_, Filler<'_, '_>>, mask: u32) -> (Delivered, Shortage, bool) {
     finisher.deliver(mask);
-    (finisher.done, finisher.short, finisher.filler.published)
+    (finisher.done, finisher.short, finisher.sink.published)
 }
 
 /// A whole frame and its header into one buffer. Bytes of the frame written.
@@ -218,7 +221,8 @@ impl Frames<'_, '_> {
 
     /// Those of `mask` whose packet has more than `mtu` bytes. One that is to be segmented is judged by its longest segment.
     #[cold]
-    fn longer_than(self, mtu: u16, mask: u32) -> u32 {
+    #[must_use]
+    pub fn longer_than(self, mtu: u16, mask: u32) -> u32 {
         let is_longer = |&index: &usize| {
             let len = self.lens[index];
             let asks = self.asking >> index & 1 != 0;

@@ -4,8 +4,10 @@
 use arrayvec::ArrayVec;
 
 use super::cursor::Room;
+use super::finish::{Short, Sink};
 use super::memory::GuestMemory;
 use super::ring::{CHAINS_MAX, ChainList, Ring, SEGMENTS_MAX, Used};
+use crate::packet::NetHeader;
 
 /// Chains that were filled and not yet published.
 pub(super) type UsedList = ArrayVec<Used, CHAINS_MAX>;
@@ -13,21 +15,14 @@ pub(super) type UsedList = ArrayVec<Used, CHAINS_MAX>;
 /// Descriptors that may be walked for each frame that was delivered, over those of one list of chains.
 const WALKED_PER_FRAME: usize = 8;
 
-/// Why a frame gets no buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Short {
-    /// The guest has made too few available.
-    Empty,
-    /// What it makes available cannot hold the frame.
-    TooSmall,
-}
-
 /// A receiveq, and the chains of it that are at hand.
 pub(super) struct Filler<'a, 'm> {
     ring: &'a mut Ring,
     memory: &'m GuestMemory,
     room: &'a mut ChainList<'m>,
     used: &'a mut UsedList,
+    /// Bytes of the virtio-net header, and whether a frame may take several chains.
+    header_len: usize,
     mergeable: bool,
     /// Descriptors that were walked for lists before this one, and how many may be.
     walked: usize,
@@ -43,13 +38,13 @@ impl<'a, 'm> Filler<'a, 'm> {
         memory: &'m GuestMemory,
         room: &'a mut ChainList<'m>,
         used: &'a mut UsedList,
-        mergeable: bool,
+        (header_len, mergeable): (usize, bool),
     ) -> Self {
-        Self { ring, memory, room, used, mergeable, walked: 0, walked_max: SEGMENTS_MAX, published: false }
+        Self { ring, memory, room, used, header_len, mergeable, walked: 0, walked_max: SEGMENTS_MAX, published: false }
     }
 
     /// How many of the next chains hold `need` bytes; takes more from the ring as needed.
-    pub(super) fn claim(&mut self, need: u32) -> Result<usize, Short> {
+    fn claim(&mut self, need: u32) -> Result<usize, Short> {
         let claimed = self.reserve(need);
         if claimed != Err(Short::Empty) || self.used.is_empty() || self.walked + self.room.walked() >= self.walked_max {
             return claimed;
@@ -88,13 +83,13 @@ impl<'a, 'm> Filler<'a, 'm> {
     }
 
     /// The next `count` chains, as claimed.
-    pub(super) fn room(&self, count: usize) -> Room<'_, 'm> {
+    fn room(&self, count: usize) -> Room<'_, 'm> {
         let chains = self.room.chains.get(self.used.len()..self.used.len() + count).unwrap_or(&[]);
         Room::new(self.room, chains)
     }
 
     /// The next `count` chains hold `len` bytes now.
-    pub(super) fn filled(&mut self, count: usize, len: u32) {
+    fn filled(&mut self, count: usize, len: u32) {
         let mut left = len;
         for chain in self.room.chains.iter().skip(self.used.len()).take(count) {
             let len = left.min(chain.len);
@@ -103,5 +98,23 @@ impl<'a, 'm> Filler<'a, 'm> {
             let _ = self.used.try_push(Used { len, id: chain.id, slots: chain.slots });
         }
         self.walked_max += WALKED_PER_FRAME;
+    }
+}
+
+impl Sink for Filler<'_, '_> {
+    fn fill(
+        &mut self,
+        len: u32,
+        header: NetHeader,
+        _head: &[u8],
+        write: impl FnOnce(Room<'_, '_>) -> usize,
+    ) -> Result<usize, Short> {
+        let need = len + self.header_len as u32;
+        let count = self.claim(need)?;
+        let mut room = self.room(count);
+        room.write(header.to_bytes(count as u16).get(..self.header_len).unwrap_or(&[]));
+        let copied = write(room);
+        self.filled(count, need);
+        Ok(copied)
     }
 }

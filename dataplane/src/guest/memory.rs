@@ -1,21 +1,14 @@
-//! Guest memory: the regions a front end shares with us, and the only ways to touch them.
-//!
-//! A guest may change any byte at any time, so no reference into its memory ever exists: a [`Segment`]
-//! is a raw pointer inside a checked range, and what it offers is copying, once, between the guest and
-//! private memory or between two guests. What was read is a private copy that the compiler cannot take from the
-//! guest again (`read_for_good`); what goes from guest to guest is looked at by nobody.
-#![expect(unsafe_code, reason = "points into memory shared with a guest and copies through raw pointers")]
+//! Guest memory: the regions a front end shares with us, as a table in which addresses are looked up. What is found is a
+//! [`Segment`], the only way to touch it.
+#![expect(unsafe_code, reason = "points into memory shared with a guest")]
 
 use std::fs::File;
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::frame::NET_HEADER_MAX;
 pub use super::mapping::MapError;
 use super::mapping::Mapping;
-use crate::cpu::{prefetch, prefetch_write};
-use crate::packet::{BLOCK, InternetSum, sum_block};
+pub use super::segment::Segment;
 
 /// The most regions a front end may give: QEMU needs a few, hot-plugged memory more.
 pub const REGIONS_MAX: usize = 32;
@@ -201,7 +194,8 @@ impl GuestMemory {
     /// A segment of no bytes; `None` if there is no memory at all.
     #[must_use]
     pub fn empty_segment(&self) -> Option<Segment<'_>> {
-        self.regions.first().map(|region| Segment { ptr: region.host, len: 0, memory: PhantomData })
+        // SAFETY: no bytes are in every mapping.
+        self.regions.first().map(|region| unsafe { Segment::new(region.host, 0) })
     }
 
     /// The host pointer to `len` bytes at the front end's address `user`, aligned to `align`: how ring addresses
@@ -228,183 +222,18 @@ fn region_segment(region: &Region, guest: u64, len: u32) -> Option<Segment<'_>> 
     if offset > region.address.len || u64::from(len) > region.address.len - offset {
         return None;
     }
-    // SAFETY: offset <= region length, which is mapped whole.
-    let ptr = unsafe { region.host.add(offset as usize) };
-    Some(Segment { ptr, len, memory: PhantomData })
-}
-
-/// A contiguous piece of guest memory, checked when it was made and mapped as long as its table lives.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment<'m> {
-    ptr: NonNull<u8>,
-    len: u32,
-    memory: PhantomData<&'m GuestMemory>,
-}
-
-impl<'m> Segment<'m> {
-    /// Bytes.
-    #[inline]
-    #[must_use]
-    pub fn len(self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether there are no bytes.
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.len == 0
-    }
-
-    /// Asks the CPU to fetch the first two cache lines, to be read.
-    #[inline(always)]
-    pub fn prefetch(self) {
-        prefetch(self.ptr.as_ptr());
-        prefetch(self.ptr.as_ptr().wrapping_add(64));
-    }
-
-    /// Asks the CPU to fetch what a frame behind a virtio-net header touches first: the header's line, which is seldom
-    /// written (see [`Segment::write_unless_equal`]), to be read; the frame's first line to be written.
-    #[inline(always)]
-    pub fn prefetch_room(self) {
-        prefetch(self.ptr.as_ptr());
-        prefetch_write(self.ptr.as_ptr().wrapping_add(NET_HEADER_MAX));
-    }
-
-    /// What lies from `offset` on; empty if nothing does.
-    #[inline]
-    #[must_use]
-    pub fn from_offset(self, offset: usize) -> Self {
-        let offset = offset.min(self.len());
-        // SAFETY: offset <= len.
-        Self { ptr: unsafe { self.ptr.add(offset) }, len: self.len - offset as u32, memory: PhantomData }
-    }
-
-    /// The first `len` bytes, or all if there are fewer.
-    #[inline]
-    #[must_use]
-    pub fn until(self, len: usize) -> Self {
-        Self { len: self.len.min(u32::try_from(len).unwrap_or(u32::MAX)), ..self }
-    }
-
-    /// Copies the first bytes into private memory, as many as both hold; returns how many.
-    #[inline]
-    pub fn read(self, into: &mut [u8]) -> usize {
-        let len = into.len().min(self.len());
-        // SAFETY: `len` is within both; a private slice and mapped guest memory do not overlap.
-        unsafe { copy(self.ptr.as_ptr(), into.as_mut_ptr(), len) };
-        read_for_good(into.as_mut_ptr());
-        len
-    }
-
-    /// Copies private memory to the first bytes, as many as both hold; returns how many.
-    #[inline]
-    pub fn write(self, from: &[u8]) -> usize {
-        let len = from.len().min(self.len());
-        // SAFETY: as in `read`.
-        unsafe { copy(from.as_ptr(), self.ptr.as_ptr(), len) };
-        len
-    }
-
-    /// Makes the start hold exactly `bytes`, if there is room. Nothing is decided by what was there, but whether to store: a guest
-    /// that changes it meanwhile keeps what it wrote. A store is only made where something differs: the line of
-    /// a header that hardly ever changes then stays in both cores' caches, instead of moving twice for each frame.
-    #[inline(always)]
-    pub fn write_unless_equal<const N: usize>(self, bytes: [u8; N]) {
-        if self.len() >= N {
-            let at = self.ptr.as_ptr().cast::<[u8; N]>();
-            // SAFETY: N bytes are within the segment.
-            unsafe {
-                if at.read_unaligned() != bytes {
-                    at.write_unaligned(bytes);
-                }
-            }
-        }
-    }
-
-    /// Copies the first bytes to another guest, as many as both hold; returns how many. The one copy.
-    #[inline]
-    pub fn copy_to(self, to: Segment<'_>) -> usize {
-        let len = self.len().min(to.len());
-        // SAFETY: `len` is within both. The two may be the same physical page (a guest's choice), or
-        // the same mapping, hence memmove: what it then reads is the guest's own doing.
-        unsafe { std::ptr::copy(self.ptr.as_ptr(), to.ptr.as_ptr(), len) };
-        len
-    }
-
-    /// As [`Segment::copy_to`], and goes on with `sum` over the bytes that were copied. Each is read once and goes through
-    /// private memory: what was summed is what was written, whatever either guest does meanwhile.
-    pub fn copy_summed(self, to: Segment<'_>, sum: &mut InternetSum) -> usize {
-        let len = self.len().min(to.len());
-        let (mut words, blocks_len) = (0, len - len % BLOCK);
-        for at in (0..blocks_len).step_by(BLOCK) {
-            // SAFETY: `at + BLOCK` is at most `len`, which is within both.
-            unsafe {
-                let block = self.ptr.add(at).cast::<[u8; BLOCK]>().read_unaligned();
-                words += sum_block(&block);
-                to.ptr.add(at).cast::<[u8; BLOCK]>().write_unaligned(block);
-            }
-        }
-        sum.append(words, blocks_len);
-        let mut tail = [0; BLOCK];
-        let tail_len = self.until(len).from_offset(blocks_len).read(&mut tail);
-        let tail = tail.get(..tail_len).unwrap_or(&[]);
-        sum.add(tail);
-        to.from_offset(blocks_len).write(tail);
-        len
-    }
-}
-
-/// What was copied from a guest to `private` is from now on what it is.
-///
-/// To the compiler the copy is of ordinary memory, which nobody else changes: it could save the copy, or load from the guest
-/// again where the copy is used, and what was judged would not be what is used. This is no instruction, but as far as the compiler
-/// knows it reads and writes all memory that it can reach: `private`, which therefore is complete before, and is loaded from
-/// after, and the guest's, which therefore is not known to hold the same after. Every read of a guest's bytes ends with this; its
-/// words are read by atomic loads ([`super::ring`]).
-#[inline(always)]
-fn read_for_good(private: *mut u8) {
-    // SAFETY: an empty line of assembly.
-    unsafe { std::arch::asm!("/* {0} */", in(reg) private, options(nostack, preserves_flags)) };
-}
-
-/// memcpy that stays inline for the lengths that frame heads have: two overlapping moves of a fixed
-/// size each, instead of a call.
-///
-/// # Safety
-/// `from` and `to` are valid for `len` bytes and do not overlap.
-#[inline(always)]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    /// # Safety
-    /// N <= len, and as for `copy`.
-    #[inline(always)]
-    unsafe fn ends<const HEAD: usize, const TAIL: usize>(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: HEAD and TAIL are at most `len`, so both moves lie inside.
-        unsafe {
-            let head = from.cast::<[u8; HEAD]>().read_unaligned();
-            let tail = from.add(len - TAIL).cast::<[u8; TAIL]>().read_unaligned();
-            to.cast::<[u8; HEAD]>().write_unaligned(head);
-            to.add(len - TAIL).cast::<[u8; TAIL]>().write_unaligned(tail);
-        }
-    }
-    // SAFETY: each arm's sizes are at most its lower bound on `len`.
-    unsafe {
-        match len {
-            64..=80 => ends::<64, 16>(from, to, len),
-            81..=128 => ends::<64, 64>(from, to, len),
-            129..=144 => ends::<128, 16>(from, to, len),
-            33..=63 => ends::<32, 32>(from, to, len),
-            16..=32 => ends::<16, 16>(from, to, len),
-            8..=15 => ends::<8, 8>(from, to, len),
-            _ => std::ptr::copy_nonoverlapping(from, to, len),
-        }
-    }
+    // SAFETY: offset + len <= region length, which is mapped whole as long as the region lives.
+    Some(unsafe { Segment::new(region.host.add(offset as usize), len) })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use proptest::prelude::*;
-    use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+    use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, openat};
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    };
+    use std::os::fd::AsFd;
 
     /// A memfd of `len` bytes.
     pub(crate) fn memfd(len: u64) -> File {
@@ -529,22 +358,51 @@ pub(crate) mod tests {
         assert_eq!(memory.lost(), None);
     }
 
-    /// R16: a page that the file has and the system does not, as on a tmpfs that is full: here a page of 1 GiB, of which there are
-    /// none unless an operator took care; a CPU that has no such pages has nothing to show.
+    /// A file of `len` bytes on a tmpfs of 64 KiB of its own. It is mounted nowhere and goes with the file.
+    fn file_on_a_small_tmpfs(len: u64) -> File {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("to make a file system, run as root");
+        fsconfig_set_string(context.as_fd(), "size", "64k").unwrap();
+        fsconfig_create(context.as_fd()).unwrap();
+        let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap();
+        let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(openat(&mount, "memory", flags, Mode::RUSR | Mode::WUSR).unwrap());
+        file.set_len(len).unwrap();
+        file
+    }
+
+    /// R16: a page that the file has and its file system does not.
     #[test]
-    fn r16_a_page_that_is_not_to_be_had() {
-        const PAGE: u64 = 1 << 30;
-        let Ok(free) = std::fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-1048576kB/free_hugepages") else {
-            return;
+    fn r16_a_tmpfs_that_is_full() {
+        let file = file_on_a_small_tmpfs(0x40000);
+        let memory = GuestMemory::new(vec![Arc::new(Region::map(address(0, 0x40000), &file).unwrap())]).unwrap();
+        let write = |at| memory.segment(&mut 0, at, 1).unwrap().write(&[9]);
+        for page in 0..16 {
+            assert_eq!(write(page * 0x1000), 1);
+        }
+        assert_eq!(memory.lost(), None);
+        assert_eq!(write(0x10000), 1);
+        assert_eq!(memory.lost(), Some(address(0, 0x40000)));
+        assert_eq!(write(0x20000), 1);
+    }
+
+    /// The same with huge pages, of the size of which fewest are free: none, unless somebody took care of both.
+    #[test]
+    fn r16_a_huge_page_that_is_not_to_be_had() {
+        let sizes = [(2 << 20, MemfdFlags::HUGE_2MB), (1 << 30, MemfdFlags::HUGE_1GB)];
+        let free = |size: u64| {
+            let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/free_hugepages", size >> 10);
+            Some(std::fs::read_to_string(path).ok()?.trim().parse::<u64>().unwrap())
         };
-        let pages = free.trim().parse::<u64>().unwrap() + 1;
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_1GB;
+        let sizes = sizes.into_iter().filter_map(|(size, flag)| Some((free(size)?, size, flag)));
+        let (free, page_len, flag) =
+            sizes.min_by_key(|&(free, size, _)| free * size).expect("a kernel with huge pages");
+        let (pages, flags) = (free + 1, MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | flag);
         let file = File::from(memfd_create("guest", flags).unwrap());
-        file.set_len(pages * PAGE).unwrap();
-        let region = Region::map(address(0, pages * PAGE), &file).unwrap();
+        file.set_len(pages * page_len).unwrap();
+        let region = Region::map(address(0, pages * page_len), &file).unwrap();
         let memory = GuestMemory::new(vec![Arc::new(region)]).unwrap();
         for page in 0..pages {
-            assert_eq!(memory.segment(&mut 0, page * PAGE, 1).unwrap().write(&[9]), 1);
+            assert_eq!(memory.segment(&mut 0, page * page_len, 1).unwrap().write(&[9]), 1);
         }
         assert!(memory.lost().is_some());
     }
@@ -583,50 +441,5 @@ pub(crate) mod tests {
         let mut bytes = [0; 4];
         memory.segment(&mut 0, 0, 4).unwrap().read(&mut bytes);
         assert_eq!(&bytes, b"here");
-    }
-
-    proptest! {
-        #[test]
-        fn copies_are_exact_and_touch_nothing_else(len in 0usize..400, offset in 0u64..64) {
-            let memory = memory(&[(0, 0x1000)]);
-            let mut hint = 0;
-            let source: Vec<u8> = (0..len).map(|i| i as u8 ^ 0x5a).collect();
-            let all = memory.segment(&mut hint, 0, 0x1000).unwrap();
-            all.write(&[0xee; 0x1000]);
-            let segment = memory.segment(&mut hint, offset, len as u32).unwrap();
-            prop_assert_eq!(segment.write(&source), len);
-            let mut back = vec![0; len];
-            prop_assert_eq!(segment.read(&mut back), len);
-            prop_assert_eq!(&back, &source);
-            let mut whole = vec![0; 0x1000];
-            all.read(&mut whole);
-            let offset = offset as usize;
-            prop_assert!(whole[..offset].iter().chain(&whole[offset + len..]).all(|&byte| byte == 0xee));
-            let target = memory.segment(&mut hint, 0x800, len as u32).unwrap();
-            prop_assert_eq!(segment.copy_to(target), len);
-            target.read(&mut back);
-            prop_assert_eq!(&back, &source);
-        }
-
-        #[test]
-        fn a_summed_copy_is_a_copy_and_its_sum(source in proptest::collection::vec(any::<u8>(), 0..400), at in 0u64..64, room in 0u32..400) {
-            let memory = memory(&[(0, 0x1000)]);
-            let mut hint = 0;
-            let from = memory.segment(&mut hint, at, source.len() as u32).unwrap();
-            from.write(&source);
-            let all = memory.segment(&mut hint, 0x800, 0x400).unwrap();
-            all.write(&[0xee; 0x400]);
-            let target = memory.segment(&mut hint, 0x800 + at, room).unwrap();
-            let len = source.len().min(room as usize);
-            let (mut ours, mut right) = (InternetSum::default(), InternetSum::default());
-            prop_assert_eq!(from.copy_summed(target, &mut ours), len);
-            right.add(&source[..len]);
-            prop_assert_eq!(ours.sum(), right.sum());
-            let mut whole = [0; 0x400];
-            all.read(&mut whole);
-            let at = at as usize;
-            prop_assert_eq!(&whole[at..at + len], &source[..len]);
-            prop_assert!(whole[..at].iter().chain(&whole[at + len..]).all(|&byte| byte == 0xee));
-        }
     }
 }

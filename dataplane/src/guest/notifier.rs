@@ -27,10 +27,21 @@ impl Offence {
     }
 }
 
-/// An eventfd to ring.
-#[derive(Debug)]
+/// What came of ringing an eventfd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rung {
+    /// It counts one more.
+    Now,
+    /// Its counter was full: it was rung before, and nobody has listened since.
+    Before,
+    /// It was made to block, or another of its port's was: it was not rung.
+    Blocks,
+}
+
+/// An eventfd to ring. Whoever has it shares one file descriptor.
+#[derive(Clone, Debug)]
 pub struct Eventfd {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     offence: Arc<Offence>,
 }
 
@@ -38,28 +49,31 @@ impl Eventfd {
     /// One of a port's.
     #[must_use]
     pub fn new(fd: OwnedFd, offence: &Arc<Offence>) -> Self {
-        Self { fd, offence: offence.clone() }
+        Self { fd: Arc::new(fd), offence: offence.clone() }
     }
 
-    /// Rings it, on a thread with a pulse; `false` if the port has offended.
+    /// Rings it, on a thread with a pulse.
     #[inline]
-    pub fn ring(&self) -> bool {
+    pub fn ring(&self) -> Rung {
         if self.offence.is_committed() {
-            return false;
+            return Rung::Blocks;
         }
-        // A full counter was rung before. But only a write that waits can be interrupted, and ours must not wait.
-        if rustix::io::write(&self.fd, &1u64.to_ne_bytes()) == Err(Errno::INTR) {
-            self.offence.0.store(true, Ordering::Relaxed);
-            return false;
+        match rustix::io::write(&self.fd, &1u64.to_ne_bytes()) {
+            Ok(_) => Rung::Now,
+            // Only a write that waits can be interrupted, and ours must not wait.
+            Err(Errno::INTR) => {
+                self.offence.0.store(true, Ordering::Relaxed);
+                Rung::Blocks
+            }
+            Err(_) => Rung::Before,
         }
-        true
     }
 }
 
 /// One that is nobody else's.
 impl From<OwnedFd> for Eventfd {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, offence: Arc::default() }
+        Self { fd: Arc::new(fd), offence: Arc::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use super::features::Features;
 use super::memory::GuestMemory;
 use super::notifier::Eventfd;
 use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Used};
-use crate::account::{Counter, DropCounters, DropReason};
+use crate::account::{Counter, DropCounters, DropReason, Traffic};
 
 /// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
 #[derive(Debug, Default)]
@@ -23,29 +23,12 @@ pub struct PairCounters {
     pub transmit_dropped: DropCounters,
     /// Times that the guest was interrupted.
     pub interrupts: Counter,
-    /// Times that a burst was published and the guest wanted no interrupt.
+    /// Times that a burst was published and the guest was not interrupted: it wanted none, or has not listened to as many as its
+    /// eventfd counts.
     pub interrupts_suppressed: Counter,
     /// By [`RingFault`], times that the guest broke that rule.
     faults: [Counter; RingFault::ALL.len()],
     fault: AtomicU8,
-}
-
-/// Frames and their bytes, without virtio-net headers.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    /// Frames.
-    pub packets: Counter,
-    /// Bytes.
-    pub bytes: Counter,
-}
-
-impl Traffic {
-    /// Counts a burst; the owner only.
-    #[inline]
-    pub fn add(&self, packets: u64, bytes: u64) {
-        self.packets.add(packets);
-        self.bytes.add(bytes);
-    }
 }
 
 impl PairCounters {
@@ -104,7 +87,9 @@ pub struct QueuePair {
     /// The transmitq is disabled: what comes by it is thrown away.
     pub discards: bool,
     /// The eventfd by which the guest says that it made chains available on the transmitq.
-    pub kick: Option<OwnedFd>,
+    pub kick: Option<Arc<OwnedFd>>,
+    /// The first frame on the transmitq was flooded to the ports before this one, as far as one visit may: it goes on here.
+    pub flood_begun: Option<u16>,
     /// The worker's slot to which its last burst went; a guess at where the next one goes.
     pub last_receiver: u16,
     /// Rings that published since their guest was last interrupted.
@@ -198,12 +183,14 @@ impl QueuePair {
     #[inline]
     pub fn complete(&mut self, list: &ChainList<'_>, taken: usize) {
         if let Some(ring) = &mut self.transmitq {
-            let chains = list.chains.iter().take(taken);
-            ring.publish(chains.map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }));
+            if taken > 0 {
+                let chains = list.chains.iter().take(taken);
+                ring.publish(chains.map(|chain| Used { len: 0, id: chain.id, slots: chain.slots }));
+                self.owed.transmitq = true;
+            }
             if taken < list.chains.len() {
                 ring.rewind();
             }
-            self.owed.transmitq = true;
         }
     }
 

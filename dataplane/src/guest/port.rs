@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use ringway_config::{Mode, PortKind};
+use ringway_config::{Mode, VhostUser};
 
 use super::features::Features;
 use super::memory::GuestMemory;
@@ -64,7 +64,8 @@ pub struct PairInfo {
 
 /// Who takes pairs into use: the switch, which hands each to a worker. A pair moves only through here.
 pub trait PairHost: Send + Sync {
-    /// Hands `pair` to a worker, and tells all workers that it is there; `false` if no worker has room.
+    /// Hands `pair` to a worker, and tells all workers that it is there; `false` if no worker has room, which for one that is
+    /// disabled comes early.
     fn attach(&self, pair: QueuePair) -> bool;
     /// Takes the pair back, quiescent: no worker touches it or its memory any more.
     fn detach(&self, id: PairId) -> Option<QueuePair>;
@@ -110,10 +111,9 @@ struct Link {
 }
 
 impl Port {
-    /// The port that `port` describes, to which nobody is connected.
+    /// The port that `port` and `vhost` describe, to which nobody is connected.
     #[must_use]
-    pub fn new(id: u16, port: &ringway_config::Port) -> Self {
-        let PortKind::VhostUser(vhost) = &port.kind;
+    pub fn new(id: u16, port: &ringway_config::Port, vhost: &VhostUser) -> Self {
         Self {
             id,
             name: port.name.clone(),

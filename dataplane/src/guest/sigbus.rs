@@ -3,7 +3,7 @@
 //! A front end may cut off the file that it shared, and a tmpfs may be full when a page of it is touched first: then any load
 //! or store of ours would end the process. The handler here puts zeros where the mapping was, marks it as lost and returns;
 //! the instruction is done again, and reads zeros. Whatever comes of that is no worse than what a guest may write itself.
-//! Housekeeping finds the mark, and the port loses its front end ([`super::Port::end_if_memory_is_lost`]). A fault that is not in
+//! Housekeeping finds the mark, and the port loses its front end ([`super::Port::end_if_unbearable`]). A fault that is not in
 //! guest memory goes where it went before.
 //!
 //! The handler runs on whatever thread was at the memory, at any instruction: it takes no lock, allocates nothing, calls nothing

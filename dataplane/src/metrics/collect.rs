@@ -3,9 +3,10 @@
 use prometheus::proto::MetricFamily;
 
 use super::families::Families;
-use crate::account::DropReason;
+use crate::account::{DropCounters, DropReason, Traffic};
 use crate::guest::ring::RingFault;
 use crate::guest::{Features, PairCounters, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::nic;
 use crate::switch::Switch;
 use crate::worker::{Mode, PathCounters, WorkerCounters};
 
@@ -20,6 +21,7 @@ pub fn collect(switch: &Switch) -> Vec<MetricFamily> {
     ports(switch, &mut families);
     queues(switch, &mut families);
     vhost(switch, &mut families);
+    nics(switch, &mut families);
     tables(switch, &mut families);
     families.done()
 }
@@ -59,6 +61,9 @@ fn workers(switch: &Switch, families: &mut Families) {
         .add(&[], sum(&|counters| counters.generated.get()));
     let path = |family: &mut super::families::Family<'_>, of: &dyn Fn(&PathCounters) -> u64| {
         family.add(&[("path", "guest_to_guest")], sum(&|counters| of(&counters.guest_to_guest)));
+        family.add(&[("path", "guest_to_nic")], sum(&|counters| of(&counters.guest_to_nic)));
+        family.add(&[("path", "nic_to_guest")], sum(&|counters| of(&counters.nic_to_guest)));
+        family.add(&[("path", "nic_to_nic")], sum(&|counters| of(&counters.nic_to_nic)));
         family.add(&[("path", "hand_off")], sum(&|counters| of(&counters.hand_off)));
     };
     path(
@@ -74,42 +79,61 @@ fn workers(switch: &Switch, families: &mut Families) {
     );
 }
 
-/// The four counts of traffic, by name.
-type Traffic = (&'static str, &'static str, fn(&PairCounters) -> u64);
+/// The four counts of traffic, by name: of received and transmitted.
+type TrafficCount = (&'static str, &'static str, fn(&Traffic, &Traffic) -> u64);
 
-const TRAFFIC: [Traffic; 4] = [
-    ("receive_packets_total", "Frames received from the guest.", |pair| pair.received.packets.get()),
-    ("receive_bytes_total", "Bytes of frames received from the guest.", |pair| pair.received.bytes.get()),
-    ("transmit_packets_total", "Frames given to the guest.", |pair| pair.transmitted.packets.get()),
-    ("transmit_bytes_total", "Bytes of frames given to the guest.", |pair| pair.transmitted.bytes.get()),
+/// A count that only guests' pairs have, by name.
+type PairCount = (&'static str, &'static str, fn(&PairCounters) -> u64);
+
+const TRAFFIC: [TrafficCount; 4] = [
+    ("receive_packets_total", "Frames received from the guest or NIC.", |received, _| received.packets.get()),
+    ("receive_bytes_total", "Bytes of frames received from the guest or NIC.", |received, _| received.bytes.get()),
+    ("transmit_packets_total", "Frames given to the guest or NIC.", |_, transmitted| transmitted.packets.get()),
+    ("transmit_bytes_total", "Bytes of frames given to the guest or NIC.", |_, transmitted| transmitted.bytes.get()),
 ];
 
 fn ports(switch: &Switch, families: &mut Families) {
     let mut info = families.gauge("port_info", "What a port is; always 1.");
-    for (port, &bridge) in switch.ports.iter().zip(&switch.bridge_of) {
-        let bridge = &switch.bridges[usize::from(bridge)].name;
-        info.add(&[("port", &port.name), ("bridge", bridge), ("kind", "vhost-user")], 1.0);
+    let guests = switch.ports.iter().map(|port| (port.id, &port.name, "vhost-user"));
+    for (id, name, kind) in guests.chain(switch.nics.iter().map(|port| (port.id, &port.name, "nic"))) {
+        info.add(&[("port", name), ("bridge", switch.bridge_name(id).unwrap_or("?")), ("kind", kind)], 1.0);
     }
     drop(info);
     for (name, help, value) in TRAFFIC {
         let mut family = families.counter(&format!("port_{name}"), help);
         for port in &switch.ports {
-            family.add(&[("port", &port.name)], port.pairs().map(|(_, pair)| value(pair)).sum::<u64>() as f64);
+            let sum = port.pairs().map(|(_, pair)| value(&pair.received, &pair.transmitted)).sum::<u64>();
+            family.add(&[("port", &port.name)], sum as f64);
+        }
+        for port in &switch.nics {
+            let sum = port.queues().map(|(_, queue)| value(&queue.received, &queue.transmitted)).sum::<u64>();
+            family.add(&[("port", &port.name)], sum as f64);
         }
     }
     let mut dropped = families.counter(
         "dropped_packets_total",
-        "Frames dropped, by reason; received from the guest and forwarded nowhere, or not transmitted to it.",
+        "Frames dropped, by reason; received from the guest or NIC and forwarded nowhere, or not transmitted to it.",
     );
-    each_pair(switch, &mut |port, queue, pair| {
-        for (direction, counters) in [("receive", &pair.receive_dropped), ("transmit", &pair.transmit_dropped)] {
+    let mut each = |port: &str, queue: &str, receive: &DropCounters, transmit: &DropCounters| {
+        for (direction, counters) in [("receive", receive), ("transmit", transmit)] {
             for &reason in DropReason::ALL {
-                let labels =
-                    [("port", &*port.name), ("queue", queue), ("direction", direction), ("reason", reason.as_str())];
+                let labels = [("port", port), ("queue", queue), ("direction", direction), ("reason", reason.as_str())];
                 dropped.add(&labels, counters.get(reason) as f64);
             }
         }
+    };
+    each_pair(switch, &mut |port, queue, pair| each(&port.name, queue, &pair.receive_dropped, &pair.transmit_dropped));
+    each_nic_queue(switch, &mut |port, index, queue| {
+        each(&port.name, index, &queue.receive_dropped, &queue.transmit_dropped);
     });
+}
+
+fn each_nic_queue(switch: &Switch, with: &mut dyn FnMut(&nic::Port, &str, &nic::QueueCounters)) {
+    for port in &switch.nics {
+        for (index, queue) in port.queues() {
+            with(port, &index.to_string(), queue);
+        }
+    }
 }
 
 fn each_pair(switch: &Switch, with: &mut dyn FnMut(&Port, &str, &PairCounters)) {
@@ -121,13 +145,22 @@ fn each_pair(switch: &Switch, with: &mut dyn FnMut(&Port, &str, &PairCounters)) 
 }
 
 fn queues(switch: &Switch, families: &mut Families) {
-    let more: [Traffic; 2] = [
+    for (name, help, value) in TRAFFIC {
+        let mut family = families.counter(&format!("queue_{name}"), help);
+        each_pair(switch, &mut |port, queue, pair| {
+            family.add(&[("port", &port.name), ("queue", queue)], value(&pair.received, &pair.transmitted) as f64);
+        });
+        each_nic_queue(switch, &mut |port, index, queue| {
+            family.add(&[("port", &port.name), ("queue", index)], value(&queue.received, &queue.transmitted) as f64);
+        });
+    }
+    let interrupts: [PairCount; 2] = [
         ("guest_interrupts_total", "Interrupts sent to the guest.", |pair| pair.interrupts.get()),
         ("guest_interrupts_suppressed_total", "Bursts for which the guest wanted no interrupt.", |pair| {
             pair.interrupts_suppressed.get()
         }),
     ];
-    for (name, help, value) in TRAFFIC.into_iter().chain(more) {
+    for (name, help, value) in interrupts {
         let mut family = families.counter(&format!("queue_{name}"), help);
         each_pair(switch, &mut |port, queue, pair| {
             family.add(&[("port", &port.name), ("queue", queue)], value(pair) as f64);
@@ -179,6 +212,48 @@ fn vhost(switch: &Switch, families: &mut Families) {
     for port in &switch.ports {
         pairs.add(&[("port", &port.name), ("kind", "offered")], f64::from(QUEUE_PAIRS_MAX));
         pairs.add(&[("port", &port.name), ("kind", "enabled")], port.running().len() as f64);
+    }
+}
+
+fn nics(switch: &Switch, families: &mut Families) {
+    let yes = |is: bool| f64::from(u8::from(is));
+    let mut up = families.gauge("nic_up", "Whether the port's device is in use; if not, `show ports` says why.");
+    for port in &switch.nics {
+        up.add(&[("port", &port.name)], yes(port.state() == nic::PortState::Running));
+    }
+    drop(up);
+    let mut link = families.gauge("nic_link_up", "Whether the cable is in.");
+    for port in &switch.nics {
+        link.add(&[("port", &port.name)], yes(port.link.is_up()));
+    }
+    drop(link);
+    let mut speed = families.gauge("nic_link_speed_bits_per_second", "The link's speed, where the device knows it.");
+    for port in &switch.nics {
+        if let Some(mbit) = port.link.mbit_per_second() {
+            speed.add(&[("port", &port.name)], f64::from(mbit) * 1e6);
+        }
+    }
+    drop(speed);
+    let mut queues = families.gauge("nic_queues", "RX and TX queues in use.");
+    for port in &switch.nics {
+        let info = port.info().unwrap_or_default();
+        queues.add(&[("port", &port.name), ("direction", "receive")], f64::from(info.rx_queues));
+        queues.add(&[("port", &port.name), ("direction", "transmit")], f64::from(info.tx_queues));
+    }
+    drop(queues);
+    let mut info = families.gauge("nic_info", "The device as it was found; always 1.");
+    for port in &switch.nics {
+        if let Some(of) = port.info() {
+            let labels = [("port", &*port.name), ("driver", &of.driver), ("steering", of.steering), ("mac", &of.mac)];
+            info.add(&labels, 1.0);
+        }
+    }
+    drop(info);
+    let mut xstats = families.counter("nic_xstat_total", "The driver's own counters, by DPDK's names.");
+    for port in &switch.nics {
+        for (name, value) in port.xstats() {
+            xstats.add(&[("port", &port.name), ("name", &name)], value as f64);
+        }
     }
 }
 

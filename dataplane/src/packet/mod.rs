@@ -18,6 +18,6 @@ pub use ethernet::MacAddress;
 pub use ethernet::packet_len;
 pub use ethernet::{ETHERNET_HEADER_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN};
 pub use net_header::{NetHeader, gso_type, net_flag};
-pub use offload::{Abilities, Offload, SEGMENTS_OF_FRAME_MAX, Segmentation, Way};
+pub use offload::{Abilities, Offload, SEGMENTS_OF_FRAME_MAX, Segmentation, TransportLayout, Way};
 pub use segment::Cut;
 pub use spread::spread_hash;

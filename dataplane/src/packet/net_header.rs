@@ -4,6 +4,8 @@
 pub mod net_flag {
     /// The checksum is to be filled in.
     pub const NEEDS_CSUM: u8 = 1;
+    /// The checksum was found right.
+    pub const DATA_VALID: u8 = 2;
 }
 
 /// Values of `gso_type`.

@@ -32,6 +32,8 @@ bitflags! {
         const UDP4 = 1 << 4;
         /// Segmentation of UDP over IPv6.
         const UDP6 = 1 << 5;
+        /// To say that a checksum was found right, and be believed. A guest never may.
+        const VOUCH = 1 << 6;
     }
 }
 
@@ -60,6 +62,8 @@ pub struct Offload {
     is_known: bool,
     /// It is that of a UDP header.
     is_udp: bool,
+    /// Nothing is asked: the checksum was found right.
+    is_vouched: bool,
     pub(super) segmentation: Option<Segmentation>,
 }
 
@@ -81,11 +85,15 @@ pub enum Way {
 
 impl Offload {
     /// A place in an array of them that is not in use.
-    pub const NONE: Self = Self { csum_start: 0, csum_offset: 0, is_known: false, is_udp: false, segmentation: None };
+    pub const NONE: Self =
+        Self { csum_start: 0, csum_offset: 0, is_known: false, is_udp: false, is_vouched: false, segmentation: None };
+
+    /// Nothing, but its transport checksum was found right by somebody whom we believe.
+    const VOUCHED: Self = Self { is_vouched: true, ..Self::NONE };
 
     /// What `header` asks for a frame of `len` bytes that begins with `head`, from a sender that may ask for `may`; `None`
     /// if it asks for nothing. Flags other than NEEDS_CSUM ask for nothing and are not believed (virtio 1.2, section
-    /// 5.1.6.2.2).
+    /// 5.1.6.2.2), but for DATA_VALID of those who may vouch.
     ///
     /// # Errors
     /// Why the frame is to be dropped.
@@ -93,7 +101,8 @@ impl Offload {
         let ecn = header.gso_type & gso_type::ECN != 0;
         let kind = header.gso_type & !gso_type::ECN;
         if header.flags & net_flag::NEEDS_CSUM == 0 && header.gso_type == gso_type::NONE {
-            return Ok(None);
+            let is_vouched = header.flags & net_flag::DATA_VALID != 0 && may.contains(Abilities::VOUCH);
+            return Ok(is_vouched.then_some(Self::VOUCHED));
         }
         may_ask(header.flags & net_flag::NEEDS_CSUM != 0, kind, ecn, may)?;
         if header.flags & net_flag::NEEDS_CSUM == 0 || ecn && !matches!(kind, gso_type::TCPV4 | gso_type::TCPV6) {
@@ -115,7 +124,8 @@ impl Offload {
             Some(segmentation) if !can_sum || !can.contains(segmentation.needs()) => {
                 Way::Segment { segmentation, sum: !can_sum }
             }
-            None if !can_sum || !self.is_known => Way::Sum,
+            None if self.is_vouched && !can_sum => Way::Pass(NetHeader::default()),
+            None if !self.is_vouched && (!can_sum || !self.is_known) => Way::Sum,
             _ => Way::Pass(self.header()),
         }
     }
@@ -131,6 +141,9 @@ impl Offload {
     /// The virtio-net header that asks for it.
     #[must_use]
     pub fn header(&self) -> NetHeader {
+        if self.is_vouched {
+            return NetHeader { flags: net_flag::DATA_VALID, ..NetHeader::default() };
+        }
         let checksum = self.checksum_header();
         match &self.segmentation {
             None => checksum,
@@ -178,6 +191,65 @@ impl Offload {
     pub fn filled_in(&self, checksum: u16) -> [u8; 2] {
         let must_not_be_zero = self.is_udp || !self.is_known;
         if checksum == 0 && must_not_be_zero { [0xff; 2] } else { checksum.to_be_bytes() }
+    }
+}
+
+impl NetHeader {
+    /// Asks for the TCP or UDP checksum of a frame of `len` bytes that begins with `head`, and with `gso_size` for segments of
+    /// so many bytes. `None` if there is no such header.
+    #[must_use]
+    pub fn of_transport(head: &[u8], len: usize, gso_size: Option<u16>) -> Option<Self> {
+        let headers = Headers::parse(head, len)?;
+        let (csum_offset, udp) = match headers.protocol? {
+            TCP => (TCP_CHECKSUM, false),
+            UDP => (UDP_CHECKSUM, true),
+            _ => return None,
+        };
+        let gso_type = match (gso_size, udp, headers.network) {
+            (None, ..) => gso_type::NONE,
+            (_, true, _) => gso_type::UDP_L4,
+            (_, false, Network::Ipv6) => gso_type::TCPV6,
+            (_, false, _) => gso_type::TCPV4,
+        };
+        Some(Self {
+            flags: net_flag::NEEDS_CSUM,
+            gso_type,
+            hdr_len: 0, // a hint that nobody needs
+            gso_size: gso_size.unwrap_or(0),
+            csum_start: headers.l4 as u16,
+            csum_offset: csum_offset as u16,
+        })
+    }
+}
+
+/// Where a NIC finds what it is to do: lengths of headers, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransportLayout {
+    /// The Ethernet header and tags.
+    pub l2: usize,
+    /// The IP header and its extensions.
+    pub l3: usize,
+    /// The TCP or UDP header.
+    pub l4: usize,
+    /// IPv6, not IPv4.
+    pub v6: bool,
+    /// UDP, not TCP.
+    pub udp: bool,
+}
+
+impl TransportLayout {
+    /// Of a frame of `len` bytes that begins with `head`; `None` if it is neither TCP nor UDP.
+    #[must_use]
+    pub fn parse(head: &[u8], len: usize) -> Option<Self> {
+        let headers = Headers::parse(head, len)?;
+        let udp = match headers.protocol? {
+            TCP => false,
+            UDP => true,
+            _ => return None,
+        };
+        let end = transport_end(&headers, udp, head)?;
+        let v6 = headers.network == Network::Ipv6;
+        Some(Self { l2: headers.l3, l3: headers.l4 - headers.l3, l4: end - headers.l4, v6, udp })
     }
 }
 

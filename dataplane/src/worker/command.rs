@@ -12,6 +12,7 @@ use rustix::event::EventfdFlags;
 use super::topology::Topology;
 use crate::guest::ring::Direction;
 use crate::guest::{Eventfd, Notifier, QueuePair};
+use crate::nic::Queue;
 
 /// Commands that may wait; each control thread waits for its answer, so few ever do.
 const COMMANDS_MAX: usize = 64;
@@ -21,10 +22,14 @@ const COMMANDS_MAX: usize = 64;
 pub(super) enum Command {
     /// Own this pair, and deliver to it; take nothing from it yet.
     Attach { slot: usize, pair: Box<QueuePair>, done: Sender<()> },
-    /// Take from the pair in this slot, too: every worker knows where to deliver what its guest is answered.
+    /// Take from the pair or NIC queue in this slot, too: every worker knows where to deliver what its guest is answered.
     Visit { slot: usize, done: Sender<()> },
     /// Use this eventfd for a ring of the pair in this slot; the answer is the one before.
     Notifier { slot: usize, ring: Direction, notifier: Notifier, fd: Option<Eventfd>, done: Sender<Option<Eventfd>> },
+    /// Own this NIC queue, and send by it; take nothing from it yet. The answer may be why not.
+    AttachNic { slot: usize, queue: Box<Queue>, done: Sender<Result<(), String>> },
+    /// Give it back.
+    DetachNic { slot: usize, done: Sender<Option<Box<Queue>>> },
     /// Give it back.
     Detach { slot: usize, done: Sender<Option<Box<QueuePair>>> },
     /// Look at this table from now on; the answer is the old one.

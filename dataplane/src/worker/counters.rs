@@ -52,6 +52,12 @@ pub struct WorkerCounters {
     /// By path.
     pub guest_to_guest: PathCounters,
     /// By path.
+    pub guest_to_nic: PathCounters,
+    /// By path.
+    pub nic_to_guest: PathCounters,
+    /// By path.
+    pub nic_to_nic: PathCounters,
+    /// By path.
     pub hand_off: PathCounters,
 }
 

@@ -2,8 +2,10 @@
 
 use arrayvec::ArrayVec;
 
-use super::counters::WorkerCounters;
+use super::counters::{PathCounters, WorkerCounters};
+use super::heads::{VISIT_BYTES_MAX, cost};
 use super::topology::{Location, Topology};
+use super::uplink::{Moves, Nics, nic_at};
 use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
 use crate::account::DropReason;
 use crate::guest::ring::{BURST, ChainList};
@@ -18,6 +20,7 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) port: u16,
     pub(super) pairs: &'a mut Pairs,
     pub(super) memories: &'m Memories,
+    pub(super) nics: &'a mut Nics,
     pub(super) topology: &'a Topology,
     pub(super) counters: &'a WorkerCounters,
     pub(super) links: &'a mut Links,
@@ -28,6 +31,12 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) room: &'a mut ChainList<'m>,
     /// The slot that was delivered to last.
     pub(super) last: usize,
+    /// What goes to guests counts here.
+    pub(super) path: &'a PathCounters,
+    /// Of a burst that came from a NIC.
+    pub(super) moves: Option<Moves<'a>>,
+    /// Frames that go to several ports.
+    pub(super) flooded: u32,
 }
 
 impl Exit<'_, '_> {
@@ -46,28 +55,50 @@ impl Exit<'_, '_> {
 
     /// Sends the frames of `flood` to every other port of the bridge, and those of `forward` to theirs, so that
     /// each port gets its frames in order.
+    ///
+    /// A frame that is alone may be too much for one visit: then it goes to some ports, and where it is to go on is the answer.
+    /// With that as `begun` it does.
     #[cold]
-    pub(super) fn flood(&mut self, mut forward: u32, flood: u32, outputs: &[u16; BURST]) {
+    pub(super) fn flood(
+        &mut self,
+        mut forward: u32,
+        flood: u32,
+        outputs: &[u16; BURST],
+        begun: Option<u16>,
+    ) -> Option<u16> {
         let bridge = self.topology.ports.get(usize::from(self.port)).map_or(0, |port| usize::from(port.bridge));
         let topology = self.topology;
         let ports = topology.bridges.get(bridge).map_or(&[][..], |bridge| &bridge.ports);
-        let mut copies = 0;
-        for &output in ports {
+        let Frames { asking, offloads, lens, .. } = self.frames;
+        let price = if flood.is_power_of_two() {
+            cost(asking, offloads, lens, flood.trailing_zeros() as usize % BURST)
+        } else {
+            0
+        };
+        let (mut copies, mut spent, mut goes_on) = (0, 0, None);
+        for &output in ports.iter().filter(|&&port| begun.is_none_or(|begun| port >= begun)) {
             let up = topology.ports.get(usize::from(output)).is_some_and(|port| !port.receivers.is_empty());
             if output == self.port || !up {
                 continue;
+            }
+            if spent + price > VISIT_BYTES_MAX && copies > 0 {
+                goes_on = Some(output);
+                break;
             }
             let group = group(forward, outputs, output);
             forward &= !group;
             self.send_to_port(output, group | flood);
             copies += 1;
+            spent += price;
         }
         let frames = u64::from(flood.count_ones());
-        match copies {
-            0 => self.drop(DropReason::NoDestination, flood),
-            _ => self.counters.extra_copies.add(frames * (copies - 1)),
+        match (copies, begun) {
+            (_, Some(_)) => self.counters.extra_copies.add(frames * copies),
+            (0, None) => self.drop(DropReason::NoDestination, flood),
+            (_, None) => self.counters.extra_copies.add(frames * (copies - 1)),
         }
         self.forward(forward, outputs);
+        goes_on
     }
 
     /// To one of the port's queues, chosen by flow. `false` if it has none running.
@@ -79,6 +110,11 @@ impl Exit<'_, '_> {
             [] => return false,
             [only] => self.send_to_pair(*only, group),
             several => {
+                if let Some(own) = topology.ports.get(usize::from(output)).and_then(|port| port.of_worker(self.worker))
+                {
+                    self.send_to_pair(own, group);
+                    return true;
+                }
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {
                     let head = self.frames.heads[index].frame(self.frames.lens[index] as usize);
@@ -112,13 +148,13 @@ impl Exit<'_, '_> {
                 };
                 self.last = slot;
                 owe(self.owed, self.pairs, slot);
-                self.counters.guest_to_guest.forwarded_bytes.add(delivered.bytes);
-                self.counters.guest_to_guest.copied_bytes.add(delivered.copied);
+                self.path.forwarded_bytes.add(delivered.bytes);
+                self.path.copied_bytes.add(delivered.copied);
                 if delivered.generated != 0 {
                     self.counters.generated.add(delivered.generated);
                 }
             }
-            _ => self.drop(DropReason::ReceiverStopped, group),
+            _ => self.send_to_nic(slot, group),
         }
     }
 
@@ -141,11 +177,14 @@ impl Exit<'_, '_> {
         }
     }
 
-    /// Counts frames as dropped, with the pair that they came from.
+    /// Counts frames as dropped, with the pair or the NIC queue that they came from.
     #[cold]
-    fn drop(&mut self, reason: DropReason, group: u32) {
+    pub(super) fn drop(&mut self, reason: DropReason, group: u32) {
+        let count = u64::from(group.count_ones());
         if let Some(Some(pair)) = self.pairs.get(self.slot) {
-            pair.counters.receive_dropped.add(reason, u64::from(group.count_ones()));
+            pair.counters.receive_dropped.add(reason, count);
+        } else if let Some(queue) = nic_at(self.nics, self.slot) {
+            queue.counters.receive_dropped.add(reason, count);
         }
     }
 }

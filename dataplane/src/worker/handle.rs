@@ -18,10 +18,12 @@ use super::poll::{Poller, SLOTS};
 use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::topology::Topology;
+use super::uplink::NIC_SLOTS;
 use super::walk::{Links, Walker};
 use crate::flow::{FlowReader, FlowTable, MacTable, Size};
 use crate::guest::ring::Direction;
 use crate::guest::{Eventfd, Notifier, QueuePair};
+use crate::nic::Queue;
 
 /// Without a frame for so long, a worker goes to sleep.
 const QUIET_MAX: Duration = Duration::from_micros(200);
@@ -146,7 +148,7 @@ impl Worker {
         let _ = self.mailbox.ask(|done| Command::Attach { slot, pair, done });
     }
 
-    /// Begins to take what the guest of a slot sends.
+    /// Begins to take what the guest of a slot sends, or what comes in by its NIC queue.
     pub fn visit(&self, slot: usize) {
         let _ = self.mailbox.ask(|done| Command::Visit { slot, done });
     }
@@ -154,6 +156,29 @@ impl Worker {
     /// Has it use another eventfd for a ring of the pair in a slot. When this returns, it is done with the one before.
     pub fn set_notifier(&self, slot: usize, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         drop(self.mailbox.ask(|done| Command::Notifier { slot, ring, notifier, fd, done }));
+    }
+
+    /// Slots that it has for NIC queues: they come behind those for pairs.
+    #[must_use]
+    pub fn nic_slots() -> std::ops::Range<usize> {
+        SLOTS..SLOTS + NIC_SLOTS
+    }
+
+    /// Hands a NIC queue over, into a slot for such that is free. Frames can be sent by it; what comes in waits for
+    /// [`Worker::visit`].
+    ///
+    /// # Errors
+    /// When DPDK has no place for this worker's thread.
+    pub fn attach_nic(&self, slot: usize, queue: Queue) -> Result<(), String> {
+        let queue = Box::new(queue);
+        let attached = self.mailbox.ask(|done| Command::AttachNic { slot, queue, done });
+        attached.unwrap_or_else(|| Err("the worker has ended".to_owned()))
+    }
+
+    /// Takes the NIC queue of a slot back. The worker has no burst of it under way any more.
+    #[must_use]
+    pub fn detach_nic(&self, slot: usize) -> Option<Queue> {
+        self.mailbox.ask(|done| Command::DetachNic { slot, done }).flatten().map(|queue| *queue)
     }
 
     /// Takes the pair of a slot back. The worker has no burst of it under way any more.
@@ -192,6 +217,7 @@ impl Parts {
                 number,
                 pairs: (0..SLOTS).map(|_| None).collect(),
                 memories: (0..SLOTS).map(|_| None).collect(),
+                nics: (0..NIC_SLOTS).map(|_| None).collect(),
                 scratch: Scratch::new(),
                 flows,
                 macs,
@@ -205,6 +231,7 @@ impl Parts {
             mailbox,
             visits: Vec::with_capacity(SLOTS),
             discards: Vec::with_capacity(SLOTS),
+            nic_visits: Vec::with_capacity(NIC_SLOTS),
             next_discard: 0,
             clock: tick,
             quiet_max,

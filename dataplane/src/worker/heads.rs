@@ -6,15 +6,39 @@ use crate::account::{DropCounters, DropReason};
 use crate::flow::{Candidates, FlowKey, FlowView};
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, set_bits};
-use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, Offload, packet_len};
+use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, NetHeader, Offload, packet_len};
 
-/// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass. What is
-/// over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
+/// Bytes that the frames of one visit may have, counted once for each receiver; a single frame may always pass to one. What
+/// is over stays with its sender until the next visit. A burst of 32 frames of 64 KiB would keep the worker from everybody
 /// else for a quarter of a millisecond, and flooded to a hundred ports for a hundred times as long.
 pub(super) const VISIT_BYTES_MAX: u64 = 256 * 1024;
 
 /// What a segment costs beside its payload, in bytes that could be copied instead.
 const SEGMENT_COST: u64 = 256;
+
+/// What stands before each frame in its buffers, and who says what is asked for it.
+pub(super) trait Front {
+    /// Bytes before the frame.
+    fn len(&self) -> usize;
+    /// What is asked for frame `index`, of `len` bytes, if anything may be.
+    fn asked(&self, index: usize, head: &FrameHead, len: usize) -> Option<NetHeader>;
+}
+
+/// A guest's virtio-net header, of so many bytes.
+#[derive(Clone, Copy)]
+pub(super) struct VirtioNet(pub(super) usize);
+
+impl Front for VirtioNet {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0
+    }
+
+    #[inline(always)]
+    fn asked(&self, _index: usize, head: &FrameHead, _len: usize) -> Option<NetHeader> {
+        head.asks_for_offload(self.0).then(|| head.net_header(self.0))
+    }
+}
 
 /// What the walk leaves between its stages; reused, so that nothing is allocated.
 pub(super) struct Scratch {
@@ -74,13 +98,13 @@ impl Scratch {
     pub(super) fn read_heads(
         &mut self,
         list: &ChainList<'_>,
-        header_len: usize,
+        front: &impl Front,
         limits: (Abilities, u16),
         port: u16,
         flows: FlowView<'_>,
     ) -> Heads {
         let Self { heads, lens, keys, hashes, offloads, reasons, .. } = self;
-        let (may, mtu) = limits;
+        let ((may, mtu), header_len) = (limits, front.len());
         let mut read = Heads { taken: list.chains.len(), good: 0, asking: 0, bytes: 0, extra: 0, longest: 0 };
         let untagged_max = ETHERNET_HEADER_LEN as u32 + u32::from(mtu);
         let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes)).zip(reasons);
@@ -98,8 +122,8 @@ impl Scratch {
                 head.gather(list.segments(chain), header_len);
             }
             let mut longest = len;
-            if head.asks_for_offload(header_len) {
-                match asked(head, len as usize, header_len, may) {
+            if let Some(header) = front.asked(index, head, len as usize) {
+                match asked(header, head, len as usize, may) {
                     Ok(None) => {}
                     Ok(Some((offload, cost))) => {
                         longest = offload.longest(len);
@@ -142,7 +166,8 @@ impl Scratch {
             head.read(chain.first, HEADER_LEN);
             let mut frame_longest = len;
             // What that worker has written here was checked by it: it is all possible.
-            if let Ok(Some((offload, cost))) = asked(head, len as usize, HEADER_LEN, Abilities::all()) {
+            let header = head.net_header(HEADER_LEN);
+            if let Ok(Some((offload, cost))) = asked(header, head, len as usize, Abilities::all()) {
                 frame_longest = offload.longest(len);
                 offloads[index] = offload;
                 asking |= 1 << index;
@@ -158,9 +183,7 @@ impl Scratch {
 
     /// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.
     pub(super) fn cost(&self, read: &Heads, index: usize) -> u64 {
-        let segments =
-            if read.asking >> index & 1 != 0 { extra_cost(&self.offloads[index], self.lens[index]) } else { 0 };
-        u64::from(self.lens[index]) + segments
+        cost(read.asking, &self.offloads, &self.lens, index)
     }
 
     /// Takes no more of the burst's `count` frames than one visit may.
@@ -186,14 +209,20 @@ impl Scratch {
     }
 }
 
+/// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.
+pub(super) fn cost(asking: u32, offloads: &[Offload; BURST], lens: &[u32; BURST], index: usize) -> u64 {
+    let segments = if asking >> index & 1 != 0 { extra_cost(&offloads[index], lens[index]) } else { 0 };
+    u64::from(lens[index]) + segments
+}
+
 /// What is asked for a frame, and what that costs.
 fn asked(
+    header: NetHeader,
     head: &FrameHead,
     len: usize,
-    header_len: usize,
     may: Abilities,
 ) -> Result<Option<(Offload, u64)>, DropReason> {
-    let offload = Offload::asked(head.net_header(header_len), head.frame(len), len, may)?;
+    let offload = Offload::asked(header, head.frame(len), len, may)?;
     Ok(offload.map(|offload| (offload, extra_cost(&offload, len as u32))))
 }
 

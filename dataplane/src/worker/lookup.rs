@@ -29,9 +29,9 @@ impl Scratch {
             self.candidates[index] = view.candidates(self.hashes[index]);
         }
         let stamp = lookup.stamp();
-        let (mut forward, mut flood, mut missed, mut flooded) = (0, 0, 0, 0);
+        let (mut forward, mut flood, mut missed, mut flooded, mut neighbours) = (0, 0, 0, 0, None);
         for index in set_bits(read.good) {
-            let key = self.keys[index];
+            let (key, missed_before) = (self.keys[index], missed);
             let view = flows.view();
             let hit = view.find(self.candidates[index], key).and_then(|entry| view.action_at(entry, stamp));
             let action = match hit {
@@ -50,12 +50,18 @@ impl Scratch {
                     forward |= 1 << index;
                 }
                 Action::Flood => {
-                    flood |= 1 << index;
-                    flooded += self.cost(read, index) * lookup.neighbours();
+                    flooded += self.cost(read, index) * *neighbours.get_or_insert_with(|| lookup.neighbours());
                     if flooded > VISIT_BYTES_MAX {
-                        // The frames after this one are not looked at: they come with the next visit.
-                        read.taken = index + 1;
+                        // This one and the frames after it come with the next visit, unless it is the first: then it is alone.
+                        read.taken = index.max(1);
                         read.good &= first(read.taken);
+                        if index > 0 {
+                            missed = missed_before;
+                            break;
+                        }
+                    }
+                    flood |= 1 << index;
+                    if read.taken == 1 {
                         break;
                     }
                 }
@@ -83,10 +89,15 @@ impl Lookup<'_> {
         Some((number, self.topology.bridges.get(usize::from(number))?.generation))
     }
 
-    /// Ports that a frame is flooded to at most.
+    /// Ports that a frame is flooded to: the others of its bridge that are up.
+    #[cold]
     fn neighbours(&self) -> u64 {
         let bridge = self.bridge().and_then(|(number, _)| self.topology.bridges.get(usize::from(number)));
-        bridge.map_or(1, |bridge| bridge.ports.len() as u64)
+        let takes = |&&port: &&u16| {
+            port != self.port
+                && self.topology.ports.get(usize::from(port)).is_some_and(|port| !port.receivers.is_empty())
+        };
+        bridge.map_or(0, |bridge| bridge.ports.iter().filter(takes).count() as u64)
     }
 
     /// Moves on with all that a verdict rests on, and with time. Both parts of the epoch only ever grow, so that their

@@ -2,7 +2,7 @@
 //!
 //! `poll` is the loop, `walk` what happens to a burst, with its stages `heads`, `lookup` and `exit`; `sleep` is how a worker
 //! waits when nothing moves, `pulse` what gets it out of a system call; `command` is the only way into a running worker,
-//! `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another worker. Nothing here
+//! `uplink` is how frames come from NICs and go to them; `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another worker. Nothing here
 //! allocates, locks or logs while frames move, and nothing here makes a system call but a guest's eventfd (and to sleep).
 
 mod clock;
@@ -18,6 +18,7 @@ mod poll;
 mod pulse;
 mod sleep;
 mod topology;
+mod uplink;
 mod walk;
 
 pub use clock::Clock;

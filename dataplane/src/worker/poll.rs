@@ -19,6 +19,9 @@ pub(super) const SLOTS: usize = 4096;
 /// How long a guest that cannot kick (it gave no eventfd) may wait while its worker sleeps.
 const UNKICKED: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
 
+/// How long a frame may wait at a NIC while its worker sleeps: nobody kicks for it.
+const NIC_WAIT: Timespec = UNKICKED;
+
 /// A worker's own state; lives on its thread.
 pub(super) struct Poller {
     pub(super) walker: Walker,
@@ -29,7 +32,9 @@ pub(super) struct Poller {
     /// Slots whose guests send by a disabled transmitq. Nothing useful comes from them, so one of them is visited an
     /// iteration.
     pub(super) discards: Vec<u16>,
-    /// Which of them is next.
+    /// Slots of NIC queues by which frames come.
+    pub(super) nic_visits: Vec<u16>,
+    /// Which of the discarding slots is next.
     pub(super) next_discard: usize,
     /// Coarse time, kept by control.
     pub(super) clock: Arc<AtomicU32>,
@@ -62,7 +67,10 @@ impl Poller {
             counters.spent(Mode::Idle, spent);
             if now.wrapping_sub(quiet_since) > self.quiet_max {
                 last = self.sleep(last, &mut pulse);
-                quiet_since = last;
+                // With NICs it was most likely the timeout, and in vain.
+                if self.nic_visits.is_empty() {
+                    quiet_since = last;
+                }
             }
             std::hint::spin_loop();
         }
@@ -70,9 +78,10 @@ impl Poller {
 
     #[inline]
     fn visit_all(&mut self) -> usize {
-        let Self { walker, visits, discards, next_discard, .. } = self;
+        let Self { walker, visits, discards, next_discard, nic_visits, .. } = self;
         let handed = walker.take_handed();
         let mut frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
+        frames = nic_visits.iter().fold(frames, |frames, &slot| frames + walker.walk_nic(usize::from(slot)));
         if !discards.is_empty() {
             *next_discard = (*next_discard + 1) % discards.len();
             frames += walker.discard(usize::from(discards[*next_discard]));
@@ -85,7 +94,7 @@ impl Poller {
 
     /// Arms every ring, looks once more, and sleeps. When it is over.
     fn sleep(&mut self, since: u64, pulse: &mut Pulse) -> u64 {
-        let Self { walker, visits, discards, mailbox, alarm, .. } = self;
+        let Self { walker, visits, discards, nic_visits, mailbox, alarm, .. } = self;
         mailbox.falls_asleep();
         let mut nothing = !walker.has_handed();
         let mut all_kick = true;
@@ -100,7 +109,11 @@ impl Poller {
         if nothing && mailbox.is_empty() {
             pulse.stop();
             walker.counters.falls_asleep(now);
-            alarm.sleep(if all_kick { None } else { Some(&UNKICKED) });
+            alarm.sleep(match (all_kick, nic_visits.is_empty()) {
+                (true, true) => None,
+                (false, _) => Some(&UNKICKED),
+                (true, false) => Some(&NIC_WAIT),
+            });
             let woken = timestamp();
             walker.counters.wakes(woken);
             now = woken;
@@ -130,6 +143,19 @@ impl Poller {
                     self.walker.pairs[slot] = Some(pair);
                     let _ = done.send(());
                 }
+                Command::AttachNic { slot, queue, done } => {
+                    let registered = queue.register_thread();
+                    if registered.is_ok() {
+                        self.walker.nics[slot - SLOTS] = Some(queue);
+                    }
+                    let _ = done.send(registered);
+                }
+                Command::Visit { slot, done } if slot >= SLOTS => {
+                    if self.walker.nics[slot - SLOTS].as_ref().is_some_and(|queue| queue.rx.is_some()) {
+                        self.nic_visits.push(slot as u16);
+                    }
+                    let _ = done.send(());
+                }
                 Command::Visit { slot, done } => {
                     if let Some(pair) = self.walker.pairs[slot].as_ref().filter(|pair| pair.transmitq.is_some()) {
                         if pair.discards { &mut self.discards } else { &mut self.visits }.push(slot as u16);
@@ -142,14 +168,13 @@ impl Poller {
                         None => fd,
                     });
                 }
+                Command::DetachNic { slot, done } => {
+                    self.deliver_handed();
+                    self.nic_visits.retain(|&visit| usize::from(visit) != slot);
+                    let _ = done.send(self.walker.nics[slot - SLOTS].take());
+                }
                 Command::Detach { slot, done } => {
-                    // Nobody hands over for this slot any more; what was handed over before is delivered first.
-                    for _ in 0..HAND_OFF_VISITS {
-                        if self.walker.take_handed() == 0 {
-                            break;
-                        }
-                    }
-                    self.walker.pay_all();
+                    self.deliver_handed();
                     self.visits.retain(|&visit| usize::from(visit) != slot);
                     self.discards.retain(|&visit| usize::from(visit) != slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
@@ -168,5 +193,15 @@ impl Poller {
             }
         }
         false
+    }
+
+    /// Nobody hands over for a slot that is to be given back any more; what was handed over before is delivered.
+    fn deliver_handed(&mut self) {
+        for _ in 0..HAND_OFF_VISITS {
+            if self.walker.take_handed() == 0 {
+                break;
+            }
+        }
+        self.walker.pay_all();
     }
 }

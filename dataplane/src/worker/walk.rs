@@ -10,9 +10,10 @@ use super::command::Mailbox;
 use super::counters::WorkerCounters;
 use super::exit::{Exit, group};
 use super::hand_off::{HEADER_LEN, HandOffReceiver, HandOffSender};
-use super::heads::{Scratch, VISIT_BYTES_MAX, first};
+use super::heads::{Scratch, VISIT_BYTES_MAX, VirtioNet, first};
 use super::lookup::Lookup;
 use super::topology::Topology;
+use super::uplink::{Nics, deliver_to_nic, nic_at};
 use crate::flow::{FlowTable, MacTable};
 use crate::guest::memory::GuestMemory;
 use crate::guest::ring::{BURST, ChainList};
@@ -28,6 +29,7 @@ pub(super) struct Walker {
     pub(super) number: u16,
     pub(super) pairs: Pairs,
     pub(super) memories: Memories,
+    pub(super) nics: Nics,
     pub(super) scratch: Box<Scratch>,
     pub(super) flows: FlowTable,
     pub(super) macs: Arc<MacTable>,
@@ -77,14 +79,37 @@ fn pay(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) {
     }
 }
 
+/// Interrupts the guests that are owed it, if any are.
+#[inline(always)]
+pub(super) fn pay_if_owed(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) {
+    if !owed.is_empty() {
+        pay(owed, pairs);
+    }
+}
+
 impl Walker {
     /// Takes a burst from the guest of `slot` and sends every frame on its way. How many frames it took.
     pub(super) fn walk(&mut self, slot: usize) -> usize {
-        let Self { pairs, memories, scratch, flows, macs, topology, topologies, counters, links, owed, now, number } =
-            self;
+        let Self {
+            pairs,
+            memories,
+            nics,
+            scratch,
+            flows,
+            macs,
+            topology,
+            topologies,
+            counters,
+            links,
+            owed,
+            now,
+            number,
+        } = self;
         let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
         let mut list = ChainList::new();
-        pair.receive(memory, BURST, &mut list);
+        // Of a frame that is being flooded, each visit takes a part.
+        let begun = pair.flood_begun;
+        pair.receive(memory, if begun.is_some() { 1 } else { BURST }, &mut list);
         if list.chains.is_empty() {
             return 0;
         }
@@ -100,20 +125,26 @@ impl Walker {
         }
         let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
         let dropped = &pair.counters.receive_dropped;
-        let mut read = scratch.read_heads(&list, header_len, (pair.features.may_ask(), mtu), port, flows.view());
+        let mut read =
+            scratch.read_heads(&list, &VirtioNet(header_len), (pair.features.may_ask(), mtu), port, flows.view());
         if read.bytes + read.extra > VISIT_BYTES_MAX {
             scratch.afford(&mut read, list.chains.len());
         }
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
-        let (forward, flood) = scratch.look_up(&mut read, &lookup, flows, dropped);
+        let (forward, flood) = match begun {
+            None => scratch.look_up(&mut read, &lookup, flows, dropped),
+            Some(_) => (0, read.good),
+        };
         let taken = read.taken;
-        if read.good != first(taken) {
-            scratch.count_dropped(&read, dropped);
+        if begun.is_none() {
+            if read.good != first(taken) {
+                scratch.count_dropped(&read, dropped);
+            }
+            if taken < list.chains.len() {
+                read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
+            }
+            pair.counters.received.add(taken as u64, read.bytes);
         }
-        if taken < list.chains.len() {
-            read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
-        }
-        pair.counters.received.add(taken as u64, read.bytes);
 
         let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
         let frames =
@@ -124,6 +155,7 @@ impl Walker {
             port,
             pairs,
             memories,
+            nics,
             topology,
             counters,
             links,
@@ -132,11 +164,15 @@ impl Walker {
             likely,
             room: &mut room,
             last: likely,
+            path: &counters.guest_to_guest,
+            moves: None,
+            flooded: flood,
         };
+        let mut goes_on = None;
         if flood == 0 {
             exit.forward(forward, outputs);
         } else {
-            exit.flood(forward, flood, outputs);
+            goes_on = exit.flood(forward, flood, outputs, begun);
         }
 
         let last = exit.last as u16;
@@ -146,7 +182,8 @@ impl Walker {
 
         // Only now: the receivers' copies came straight from these buffers.
         if let Some(Some(pair)) = pairs.get_mut(slot) {
-            pair.complete(&list, taken);
+            pair.complete(&list, if goes_on.is_some() { 0 } else { taken });
+            pair.flood_begun = goes_on;
             pair.last_receiver = last;
         }
         owe(owed, pairs, slot);
@@ -181,7 +218,7 @@ impl Walker {
     /// Delivers a burst of what each other worker has handed over; how many frames there were.
     #[inline]
     pub(super) fn take_handed(&mut self) -> usize {
-        let Self { pairs, memories, scratch, counters, links, owed, .. } = self;
+        let Self { pairs, memories, nics, scratch, counters, links, owed, .. } = self;
         let mut taken = 0;
         for from in links.from.iter().filter(|from| !from.is_empty()) {
             let mut list = ChainList::new();
@@ -197,12 +234,17 @@ impl Walker {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];
                 let group = group(pending, outputs, slot);
                 pending &= !group;
-                // A pair leaves its slot only after what was handed over for it was delivered.
-                if let (Some(Some(pair)), Some(Some(memory))) =
-                    (pairs.get_mut(usize::from(slot)), memories.get(usize::from(slot)))
-                {
-                    let delivered = pair.deliver(memory, frames, group, &mut ChainList::new());
-                    owe(owed, pairs, usize::from(slot));
+                // A pair leaves its slot only after what was handed over for it was delivered, and so does a NIC queue.
+                let slot = usize::from(slot);
+                let delivered = match (pairs.get_mut(slot), memories.get(slot)) {
+                    (Some(Some(pair)), Some(Some(memory))) => {
+                        let delivered = pair.deliver(memory, frames, group, &mut ChainList::new());
+                        owe(owed, pairs, slot);
+                        Some(delivered)
+                    }
+                    _ => nic_at(nics, slot).map(|queue| deliver_to_nic(queue, frames, group)),
+                };
+                if let Some(delivered) = delivered {
                     counters.hand_off.forwarded_bytes.add(delivered.bytes);
                     counters.hand_off.copied_bytes.add(delivered.copied);
                     if delivered.generated != 0 {

@@ -15,11 +15,23 @@ pub(crate) struct Scene {
 impl Scene {
     /// With `ours` ports for this process, `vm0` and on, and after them ports of which others serve the sockets.
     pub(crate) fn start(ours: usize, theirs: usize, builder: RingwayBuilder) -> Self {
+        Self::on_bridges(ours, theirs, builder, |_| "br0")
+    }
+
+    /// The same with each port on its bridge, of `br0` and `br1`.
+    pub(crate) fn on_bridges(
+        ours: usize,
+        theirs: usize,
+        builder: RingwayBuilder,
+        bridge: impl Fn(usize) -> &'static str,
+    ) -> Self {
         let dir = scratch_dir().unwrap();
         let listeners = (0..ours).map(|index| Listener::bind(&socket(dir.path(), index)).unwrap()).collect();
-        let port =
-            |builder: RingwayBuilder, index| builder.port(&format!("vm{index}"), "br0", socket(dir.path(), index));
-        let ringway = (0..ours + theirs).fold(builder.bridge("br0"), port).start().unwrap();
+        let port = |builder: RingwayBuilder, index| {
+            builder.port(&format!("vm{index}"), bridge(index), socket(dir.path(), index))
+        };
+        let bridges = builder.bridge("br0").bridge("br1");
+        let ringway = (0..ours + theirs).fold(bridges, port).start().unwrap();
         Self { ringway, listeners, dir }
     }
 

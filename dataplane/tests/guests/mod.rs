@@ -15,7 +15,7 @@ use ringway::metrics;
 use ringway::socket::SocketFile;
 use ringway::switch::Switch;
 use ringway::worker::Worker;
-use ringway_config::{Bridge, Feature, Mode, Plan, PortKind, VhostUser, Workers};
+use ringway_config::{Bridge, Feature, Mode, Nic, Plan, PortKind, VhostUser, Workers};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
 use tempfile::TempDir;
@@ -26,6 +26,8 @@ pub const LAYOUTS: [Layout; 2] = [Layout::Packed, Layout::Split];
 /// What kind of switch.
 pub struct Setup<'a> {
     pub ports: usize,
+    /// Ports behind these that are NICs, without devices.
+    pub nics: usize,
     /// Ports that are on a bridge of their own.
     pub apart: &'a [usize],
     pub mask: &'a [Feature],
@@ -43,6 +45,7 @@ impl Default for Setup<'_> {
     fn default() -> Self {
         Self {
             ports: 0,
+            nics: 0,
             apart: &[],
             mask: &[],
             mac_ageing: Duration::from_secs(300),
@@ -97,12 +100,19 @@ impl Net {
                 mask_features: setup.mask.to_vec(),
             }),
         };
+        let nic = |index: usize| ringway_config::Port {
+            name: format!("nic{index}"),
+            bridge: 0,
+            mtu: setup.mtu,
+            kind: PortKind::Nic(Nic { device: format!("net_none{index}") }),
+        };
         let plan = Plan {
             control_socket: control.clone(),
             metrics: None,
+            nic_allowed: false,
             workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()), flow_table_entries: 65_536 },
             bridges: ["br0", "br1"].map(|name| Bridge { name: name.to_owned(), mac_ageing }).to_vec(),
-            ports: (0..ports).map(port).collect(),
+            ports: (0..ports).map(port).chain((0..setup.nics).map(nic)).collect(),
         };
         let switch = Switch::start(&plan).unwrap();
         let server = Server::start(switch.clone(), &control).unwrap();

@@ -2,7 +2,7 @@
 //! that was broken is named, the pair stands still and that is seen, the neighbours go on, and the guest, once it behaves,
 //! is served again.
 //!
-//! Classes of errors that other switches had, by the first letters of a test's name here, in `protocol` and in `e2e_hostile`:
+//! Classes of errors that other switches had, by the first letters of a test's name here, in `protocol`, `offloads` and `e2e_hostile`:
 //!
 //! | class | what | known cases |
 //! |---|---|---|

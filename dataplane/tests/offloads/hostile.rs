@@ -79,8 +79,10 @@ fn bad() -> Vec<(&'static str, NetHeader, Vec<u8>, DropReason)> {
     ]
 }
 
+/// R5: hostile csum_start, csum_offset, hdr_len, gso_size and gso_type. Class of CVE-2024-11614, and DPDK 7023f3e532 (a gso_size
+/// of 0).
 #[test]
-fn headers_that_ask_the_impossible() {
+fn r05_headers_that_ask_the_impossible() {
     for layout in LAYOUTS {
         let (net, mut guests) = pair(layout, 0);
         let good = Packet::new(false, false, 3000, 3);
@@ -168,9 +170,9 @@ fn a_checksum_in_a_tunnel() {
     }
 }
 
-/// Whatever a header says over whatever frame, nothing breaks and every frame is accounted for.
+/// R5: whatever a header says over whatever frame, nothing breaks and every frame is accounted for. Class of CVE-2024-11614.
 #[test]
-fn any_header_over_any_frame() {
+fn r05_any_header_over_any_frame() {
     for (layout, features) in LAYOUTS.into_iter().zip([0, feature::GUEST_OFFLOADS]) {
         let (net, guests) = pair(layout, features);
         let guests = std::cell::RefCell::new(guests);

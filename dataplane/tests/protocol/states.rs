@@ -3,8 +3,8 @@
 use ringway::account::DropReason;
 use ringway::guest::PortState;
 use ringway_testbed::driver::frame::frame;
-use ringway_testbed::driver::front_end::feature;
-use ringway_testbed::driver::{Guest, Options, eventually};
+use ringway_testbed::driver::front_end::{feature, request};
+use ringway_testbed::driver::{Guest, Message, Options, eventually};
 
 use crate::guests::{LAYOUTS, Net, introduce, passes, station};
 
@@ -56,6 +56,33 @@ fn enabled_from_the_start_without_protocol_features() {
         passes(&mut guests, 0, 1, 64);
         passes(&mut guests, 1, 0, 64);
         assert_eq!(net.receive_dropped(1, DropReason::QueueDisabled), 0);
+    }
+}
+
+/// Also after RESET_OWNER, which stops them all.
+#[test]
+fn a_reset_without_protocol_features() {
+    for layout in LAYOUTS {
+        let net = Net::new(2);
+        let options = Options::new(layout);
+        let plain = Options { features: options.features & !feature::PROTOCOL_FEATURES, ..options };
+        let mut guests = vec![net.plug(0, options), net.plug(1, plain)];
+        introduce(&mut guests);
+        for (reset, enabled) in [(1, true), (0, false)] {
+            guests[reset].front_end.tell(Message::new(request::RESET_OWNER, &[]), &[]).unwrap();
+            assert!(eventually(|| net.port(reset).state() == PortState::Connected), "{layout:?}");
+            guests[reset].start(0).unwrap();
+            let runs = || net.port(reset).state() == PortState::Running;
+            if !enabled {
+                assert!(!runs(), "{layout:?}: nobody has enabled it");
+                guests[reset].enable(0, true).unwrap();
+            }
+            assert!(eventually(runs), "{layout:?}");
+            guests[reset].front_end.wait().unwrap();
+            passes(&mut guests, 0, 1, 64);
+            passes(&mut guests, 1, 0, 64);
+        }
+        assert_eq!(net.metric("ringway_dropped_packets_total", &[]), 0);
     }
 }
 

@@ -70,6 +70,26 @@ impl<'m> ChainList<'m> {
         self.segments.get(start..start + usize::from(chain.count)).unwrap_or(&[])
     }
 
+    /// Adds a chain that is in no ring, of `pieces`. `false`, and nothing added, if there is no room for it.
+    pub fn push(&mut self, mut pieces: impl Iterator<Item = Segment<'m>>) -> bool {
+        let (start, Some(first)) = (self.segments.len(), pieces.next()) else { return false };
+        let mut chain = Chain { slots: 0, ..Chain::single(first, 0) };
+        for (piece, is_second) in pieces.zip(std::iter::once(true).chain(std::iter::repeat(false))) {
+            if is_second && self.segments.try_push(first).is_err() || self.segments.try_push(piece).is_err() {
+                self.segments.truncate(start);
+                return false;
+            }
+            chain.len = chain.len.saturating_add(piece.len() as u32);
+        }
+        // It fits: the list holds SEGMENTS_MAX.
+        (chain.start, chain.count) = (start as u16, (self.segments.len() - start) as u16);
+        let is_added = self.chains.try_push(chain).is_ok();
+        if !is_added {
+            self.segments.truncate(start);
+        }
+        is_added
+    }
+
     /// Descriptors walked for chains of several pieces.
     #[must_use]
     pub fn walked(&self) -> usize {

@@ -24,7 +24,7 @@ pub use split::SplitRing;
 
 use super::features::Features;
 use super::memory::GuestMemory;
-use super::notifier::Eventfd;
+use super::notifier::{Eventfd, Rung};
 
 /// The largest queue that virtio allows, split or packed.
 pub const RING_SIZE_MAX: u16 = 32768;
@@ -146,7 +146,7 @@ impl Ring {
     pub fn greet(&mut self) {
         if std::mem::take(&mut self.call_is_new)
             && let Some(call) = &self.call
-            && !call.ring()
+            && call.ring() == Rung::Blocks
         {
             self.set_fault(RingFault::InterruptBlocks);
         }
@@ -230,11 +230,14 @@ impl Ring {
             Layout::Packed(ring) => ring.wants_interrupt(),
             Layout::Split(ring) => ring.wants_interrupt(),
         };
-        let Some(call) = &self.call else { return false };
-        if wanted && !call.ring() {
+        let rung = match &self.call {
+            Some(call) if wanted => call.ring(),
+            _ => return false,
+        };
+        if rung == Rung::Blocks {
             self.set_fault(RingFault::InterruptBlocks);
         }
-        wanted
+        rung == Rung::Now
     }
 
     /// The rule that the driver broke, if it did.
