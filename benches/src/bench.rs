@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::cli::Options;
 use crate::closed_loop;
+use crate::flow_table;
 use crate::report::{Bar, Table};
 use crate::tcp;
 
@@ -39,6 +40,11 @@ pub(crate) const BENCHES: &[Bench] = &[
         run: closed_loop::run,
     },
     Bench { name: "tcp", about: "TCP between two Linux guests in QEMU, offloads passed through", run: tcp::run },
+    Bench {
+        name: "flow-table",
+        about: "cycles a lookup, an insert and a delete of the flow table, DPDK's rte_hash and hashbrown",
+        run: flow_table::run,
+    },
 ];
 
 /// The bench of that name.
@@ -52,5 +58,5 @@ pub(crate) fn find(name: &str) -> Result<&'static Bench> {
 
 /// For `--help`: a line a bench.
 pub(crate) fn list() -> String {
-    BENCHES.iter().map(|bench| format!("  {:8}  {}\n", bench.name, bench.about)).collect()
+    BENCHES.iter().map(|bench| format!("  {:10}  {}\n", bench.name, bench.about)).collect()
 }

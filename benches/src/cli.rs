@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 
 use crate::bench;
+use crate::flow_table::Pages;
 use crate::switch::Backend;
 
 /// Measures Ringway and its peers in turn, on this machine, and holds it to bars.
@@ -59,6 +60,29 @@ pub(crate) struct Options {
     /// ours, and prints cycles a frame each second as "busy_cycles 88.0 burst 31.7" or "cyc/pkt 88.0 avgburst 31.7".
     #[arg(long, value_name = "FILE")]
     pub(crate) also_floor: Option<PathBuf>,
+    /// flow-table: flows in the table.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1024,65536,1048576,10485760",
+          value_parser = flows)]
+    pub(crate) flows: Vec<usize>,
+    /// flow-table: bytes of a key.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "16,40", value_parser = key_bytes)]
+    pub(crate) key_bytes: Vec<usize>,
+    /// flow-table: the pages that all tables are in.
+    #[arg(long, value_name = "KIND", default_value = "huge")]
+    pub(crate) pages: Pages,
+    /// flow-table: plot cost against size into this SVG file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+}
+
+fn flows(written: &str) -> Result<usize, String> {
+    let number = written.parse::<usize>().ok().filter(|flows| (1024..=64 << 20).contains(flows));
+    number.ok_or_else(|| "a number from 1024 to 67108864".to_owned())
+}
+
+fn key_bytes(written: &str) -> Result<usize, String> {
+    let number = written.parse::<usize>().ok().filter(|bytes| [16, 40].contains(bytes));
+    number.ok_or_else(|| "16 or 40".to_owned())
 }
 
 const EXPLANATION: &str = "\
@@ -88,6 +112,14 @@ streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io 
 ringway that offers its guests no offload. Of the options it takes --rounds, --seconds, --json, the
 first word of --packed, and testpmd or ringway as --backends. Some five minutes a round where guests are emulated.
 
+The bench flow-table: tables of so many flows, filled, then measured in turn: lookups of 32 random keys
+a batch, on CPU 0, of flows that are there and of flows that are not; the same while a writer on CPU 1
+deletes and inserts 500,000 flows a second (busy; hashbrown cannot); deletes and inserts one by one.
+rte_hash is DPDK's, with its default hash, lookups in bulk and readers without locks; it frees at once
+what was deleted. All tables are in pages of the same size. A figure is the mean of the chunks of a
+round but its slowest twentieth. Of the options it takes --rounds, --json and those named after it.
+10 M flows with keys of 40 bytes take 3.6 GiB of huge pages.
+
 Needs root, two CPUs and 1 GiB of memory for huge pages, which are given back at the end.
 Exit status: 0 every bar holds, 1 one does not, 2 nothing was measured.
 
@@ -95,6 +127,7 @@ Examples:
   scripts/bench loop
   scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64 --packed 1
   scripts/bench tcp --seconds 10
+  scripts/bench flow-table --flows 65536 --key-bytes 16 --plot cost.svg
   RINGWAY_BIN=other/ringway scripts/bench loop --json other.json";
 
 #[cfg(test)]

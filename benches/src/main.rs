@@ -6,6 +6,7 @@
 //! | [`mod@bench`] | the table of benches, and what each of them returns |
 //! | [`closed_loop`], [`cell`], [`bars`] | the bench `loop`: measuring, what it found, what it has to find |
 //! | [`tcp`], [`guests`] | the bench `tcp`, and the Linux guests that it boots |
+//! | [`flow_table`] | the bench `flow-table`: the table alone, beside those of others |
 //! | [`switch`] | what can be measured: Ringway, the floor, testpmd, Open vSwitch |
 //! | [`load`] | the pair of guests that keeps frames going round |
 //! | [`paced`] | the pair of guests of which one sends at a given rate, and the other sees how long it took |
@@ -22,6 +23,7 @@ mod cell;
 mod cli;
 mod closed_loop;
 mod compile;
+mod flow_table;
 mod guests;
 mod interrupt;
 mod judge;

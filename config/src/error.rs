@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::FILE_BYTES_MAX;
 use crate::socket::PATH_BYTES_MAX;
-use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN};
+use crate::validate::{
+    CPU_MAX, FLOW_TABLE_ENTRIES_MAX, FLOW_TABLE_ENTRIES_MIN, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN,
+};
 use crate::vlan::VLAN_MAX;
 
 /// Why a file was refused: `FILE:LINE: what is wrong; what to do`, always a single line when displayed.
@@ -93,6 +95,8 @@ pub(crate) enum Problem {
     NoCpu,
     #[error("there is no CPU {0}; use 0 to {max}", max = CPU_MAX)]
     BadCpu(i128),
+    #[error("a flow table of {0} entries is out of range; use {min} to {max}", min = FLOW_TABLE_ENTRIES_MIN, max = FLOW_TABLE_ENTRIES_MAX)]
+    BadFlowTable(i128),
     #[error("an ageing time of {0} s is out of range; use 1 to {max}", max = MAC_AGEING_SECONDS_MAX)]
     BadAgeing(i128),
     #[error("an MTU of {0} bytes is out of range; use {min} to {max}", min = MTU_MIN, max = MTU_MAX)]

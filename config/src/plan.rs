@@ -31,6 +31,8 @@ pub struct Workers {
     /// The CPUs to run on, in the order written, at least one, none twice, each 0 to 1023 (whether the machine has
     /// them is not checked); `None` stands for the first CPU of each NUMA node.
     pub cpus: Option<Vec<usize>>,
+    /// Flows that each worker's table holds: 1,024 to 67,108,864.
+    pub flow_table_entries: usize,
 }
 
 /// A learning bridge.

@@ -33,6 +33,7 @@ pub(crate) struct Raw {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawWorkers {
     pub(crate) cpus: Option<Spanned<Vec<Number>>>,
+    pub(crate) flow_table_entries: Option<Number>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -32,6 +32,11 @@ const MTU_DEFAULT: u16 = 1500;
 pub(crate) const MTU_MIN: u16 = 68;
 /// The largest MTU that a port may have, in bytes: jumbo frames as nearly everybody has them.
 pub const MTU_MAX: u16 = 9000;
+const FLOW_TABLE_ENTRIES_DEFAULT: usize = 65_536;
+/// Below it, a few guests that talk to each other would fill the table.
+pub(crate) const FLOW_TABLE_ENTRIES_MIN: usize = 1024;
+/// Some 6 GiB for each worker.
+pub(crate) const FLOW_TABLE_ENTRIES_MAX: usize = 64 << 20;
 /// The last CPU in the kernel's fixed-size `cpu_set_t`.
 pub(crate) const CPU_MAX: usize = 1023;
 
@@ -74,8 +79,24 @@ fn nic_allowed(source: &Source<'_>, written: Option<&Text>) -> Result<bool, Erro
 }
 
 fn workers(source: &Source<'_>, raw: Option<RawWorkers>) -> Result<Workers, Error> {
-    let Some(written) = raw.and_then(|raw| raw.cpus) else {
-        return Ok(Workers { cpus: None });
+    let (cpus, entries) = raw.map_or((None, None), |raw| (raw.cpus, raw.flow_table_entries));
+    Ok(Workers { cpus: worker_cpus(source, cpus)?, flow_table_entries: flow_table_entries(source, entries)? })
+}
+
+fn flow_table_entries(source: &Source<'_>, written: Option<Number>) -> Result<usize, Error> {
+    let Some(written) = written else {
+        return Ok(FLOW_TABLE_ENTRIES_DEFAULT);
+    };
+    let (span, given) = (written.span(), written.into_inner());
+    match usize::try_from(given) {
+        Ok(entries @ FLOW_TABLE_ENTRIES_MIN..=FLOW_TABLE_ENTRIES_MAX) => Ok(entries),
+        _ => Err(source.refuse(span, Problem::BadFlowTable(given))),
+    }
+}
+
+fn worker_cpus(source: &Source<'_>, written: Option<Spanned<Vec<Number>>>) -> Result<Option<Vec<usize>>, Error> {
+    let Some(written) = written else {
+        return Ok(None);
     };
     if written.as_ref().is_empty() {
         return Err(source.refuse(written.span(), Problem::NoCpu));
@@ -92,7 +113,7 @@ fn workers(source: &Source<'_>, raw: Option<RawWorkers>) -> Result<Workers, Erro
         }
         cpus.push(cpu);
     }
-    Ok(Workers { cpus: Some(cpus) })
+    Ok(Some(cpus))
 }
 
 fn bridges(source: &Source<'_>, raw: Vec<Spanned<Table<RawBridge>>>) -> Result<Vec<Bridge>, Error> {

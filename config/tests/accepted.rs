@@ -36,7 +36,7 @@ fn an_empty_file_is_an_empty_switch_with_every_default() {
         metrics: Some(([127, 0, 0, 1], 9477).into()),
         macs_max: 32_768,
         nic_allowed: false,
-        workers: Workers { cpus: None },
+        workers: Workers { cpus: None, flow_table_entries: 65_536 },
         bridges: Vec::new(),
         ports: Vec::new(),
     };
@@ -50,7 +50,7 @@ fn the_example_is_two_guests_on_one_bridge() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-guests.toml");
     let text = std::fs::read_to_string(&example).unwrap();
     let expected = Plan {
-        workers: Workers { cpus: Some(vec![0]) },
+        workers: Workers { cpus: Some(vec![0]), flow_table_entries: 65_536 },
         bridges: vec![Bridge {
             name: "br0".to_owned(),
             mac_ageing: Duration::from_secs(300),
@@ -83,6 +83,7 @@ fn every_key_reaches_the_plan() {
         control_socket = "/srv/c.sock"
         metrics = "[::1]:80"
         workers.cpus = [1023, 0, 3]
+        workers.flow_table_entries = 67_108_864
         bridge = [{ name = "a" }, { name = "b.B-_9", mac_ageing_seconds = 86400 }]
         [[port]]
         name = "p"
@@ -101,6 +102,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(plan.control_socket, PathBuf::from("/srv/c.sock"));
     assert_eq!(plan.metrics, Some("[::1]:80".parse().unwrap()));
     assert_eq!(plan.workers.cpus, Some(vec![1023, 0, 3]));
+    assert_eq!(plan.workers.flow_table_entries, 64 << 20);
     assert_eq!(plan.bridges[0].mac_ageing, Duration::from_secs(300));
     assert_eq!(plan.bridges[1].name, "b.B-_9");
     assert_eq!(plan.bridges[1].mac_ageing, Duration::from_secs(86_400));

@@ -59,7 +59,7 @@ fn unknown_keys() {
     let top = "use one of `control_socket`, `metrics`, `macs_max`, `nic`, `workers`, `bridge`, `port`";
     refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
     refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
-    refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus`"]);
+    refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus` or `flow_table_entries`"]);
     refused(
         "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
         3,
@@ -262,6 +262,19 @@ fn duplicate_socket_paths() {
         refused(&again(socket), 12, &["already the socket of the port on line 7", "its own path"]);
     }
     refused(&again("/run/ringway/control.sock"), 12, &["already the control socket", "its own path"]);
+}
+
+#[test]
+fn flow_tables() {
+    let range = "is out of range; use 1024 to 67108864";
+    for wrong in ["0", "1023", "67108865", "-1", "99999999999999999999"] {
+        refused(
+            &format!("[workers]\n\nflow_table_entries = {wrong}\n"),
+            3,
+            &[&format!("a flow table of {wrong} entries {range}")],
+        );
+    }
+    refused("[workers]\nflow_table_entries = \"64K\"\n", 2, &["string \"64K\""]);
 }
 
 #[test]

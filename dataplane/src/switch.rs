@@ -122,7 +122,7 @@ impl Switch {
         let tick = Arc::new(AtomicU32::new(0));
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
-        let workers = Worker::start_all(&cpus, &macs, &tick, &clock)?;
+        let workers = Worker::start_all(&cpus, &macs, &tick, &clock, plan.workers.flow_table_entries)?;
         let (mut ports, mut nics) = (Vec::new(), Vec::new());
         for (id, port) in (0..).zip(&plan.ports) {
             match &port.kind {

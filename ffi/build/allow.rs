@@ -157,6 +157,7 @@ pub(crate) const FUNCTIONS: &[&str] = &[
     "rte_hash_create",
     "rte_hash_del_key",
     "rte_hash_free",
+    "rte_hash_free_key_with_position",
     "rte_hash_hash",
     "rte_hash_lookup",
     "rte_hash_lookup_bulk",

@@ -220,11 +220,11 @@ fn flows(switch: &Switch) -> Value {
     let now = switch.now();
     let mut flows = Vec::new();
     for worker in &switch.workers {
-        for flow in worker.flows.iter() {
-            let verdict = flow.verdict;
+        worker.flows.for_each(|flow| {
+            let verdict = flow.value;
             // A verdict that no longer holds is decided anew with the next frame; until then it is not a flow.
             if !switch.macs.holds(verdict.source) || !switch.macs.holds(verdict.destination) {
-                continue;
+                return;
             }
             flows.push(json!({
                 "worker": worker.number,
@@ -238,7 +238,7 @@ fn flows(switch: &Switch) -> Value {
                 },
                 "age_seconds": now.saturating_sub(flow.seen),
             }));
-        }
+        });
     }
     Value::Array(flows)
 }

@@ -1,17 +1,22 @@
 //! Where a frame goes: the flow table and what fills it.
 //!
-//! `table` is the lockless cache that the data path reads for every frame; `mac` is the shared MAC table that a
-//! miss consults; `hash` keys both. Nothing here knows of guests or NICs: ports are numbers.
+//! `table` is the lockless cache that the data path reads for every frame, from any words to any words, and `flows` says what
+//! they are here; `memory` is what it lies in. `mac` is the shared MAC table that a miss consults; `hash` keys both. Nothing
+//! here knows of guests or NICs: ports are numbers.
 
+mod atomics;
+mod flows;
 mod hash;
 mod key;
 mod mac;
 mod mac_state;
-mod table;
+mod memory;
+pub mod table;
 mod verdict;
 
+pub use flows::{Flow, FlowReader, FlowTable, FlowView};
 pub use hash::HashKey;
 pub use key::FlowKey;
 pub use mac::{Learnt, MacEntry, MacLimits, MacRef, MacTable, Station};
-pub use table::{Candidates, Flow, FlowReader, FlowTable, FlowView, Stamp};
+pub use table::{Candidates, Size, Stamp};
 pub use verdict::{Action, Verdict};

@@ -291,6 +291,31 @@ fn tables(switch: &Switch, families: &mut Families) {
         flows.add(&[("worker", &worker.number.to_string())], worker.flows.entries() as f64);
     }
     drop(flows);
+    let mut capacity = families.gauge("flow_capacity", "Flows that there is room for.");
+    for worker in &switch.workers {
+        capacity.add(&[("worker", &worker.number.to_string())], worker.flows.capacity() as f64);
+    }
+    drop(capacity);
+    let mut evictions = families.counter("flow_evictions_total", "Flows given up for others, for want of room.");
+    for worker in &switch.workers {
+        evictions.add(&[("worker", &worker.number.to_string())], worker.flows.evictions() as f64);
+    }
+    drop(evictions);
+    let mut refused = families
+        .counter("flow_inserts_refused_total", "Flows not cached because readers of the table held all spare entries.");
+    for worker in &switch.workers {
+        refused.add(&[("worker", &worker.number.to_string())], worker.flows.refused() as f64);
+    }
+    drop(refused);
+    let mut huge = families.gauge(
+        "flow_table_huge_pages",
+        "Whether the flow table is in huge pages; 0 is a warning: lookups are slower, for want of free huge pages.",
+    );
+    for worker in &switch.workers {
+        let in_huge = u64::from(worker.flows.in_huge_pages());
+        huge.add(&[("worker", &worker.number.to_string())], in_huge as f64);
+    }
+    drop(huge);
     let mut lookups = families.counter("flow_lookups_total", "Frames looked up in the flow table.");
     for worker in &switch.workers {
         let (number, counters) = (worker.number.to_string(), &worker.counters);

@@ -20,13 +20,10 @@ use super::sleep::Alarm;
 use super::topology::Topology;
 use super::uplink::NIC_SLOTS;
 use super::walk::{Links, Walker};
-use crate::flow::{FlowReader, FlowTable, MacTable};
+use crate::flow::{FlowReader, FlowTable, MacTable, Size};
 use crate::guest::ring::Direction;
 use crate::guest::{Eventfd, Notifier, QueuePair};
 use crate::nic::Queue;
-
-/// Flows that a worker's table holds.
-const FLOWS: usize = 65536;
 
 /// Without a frame for so long, a worker goes to sleep.
 const QUIET_MAX: Duration = Duration::from_micros(200);
@@ -70,12 +67,14 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker on each of `cpus`, each linked to each other. `tick` is the coarse time that control keeps.
+    /// Starts a worker on each of `cpus`, each linked to each other and with a table for so many flows. `tick` is the coarse
+    /// time that control keeps.
     pub fn start_all(
         cpus: &[usize],
         macs: &Arc<MacTable>,
         tick: &Arc<AtomicU32>,
         clock: &Clock,
+        flows: usize,
     ) -> Result<Vec<Self>, WorkerError> {
         let start_error = |source| WorkerError::Start { number: 0, source };
         let mailbox = |_| Mailbox::new().map(Arc::new);
@@ -91,73 +90,44 @@ impl Worker {
         }
         let each = (0..).zip(cpus).zip(mailboxes).zip(links);
         each.map(|(((number, &cpu), mailbox), links)| {
-            Self::start(number, cpu, mailbox, links, macs.clone(), tick.clone(), clock)
+            let parts = Parts { mailbox, links, macs: macs.clone(), tick: tick.clone() };
+            Self::start(number, cpu, parts, clock, flows)
         })
         .collect()
     }
 
-    fn start(
-        number: u16,
-        cpu: usize,
-        mailbox: Arc<Mailbox>,
-        links: Links,
-        macs: Arc<MacTable>,
-        tick: Arc<AtomicU32>,
-        clock: &Clock,
-    ) -> Result<Self, WorkerError> {
+    fn start(number: u16, cpu: usize, parts: Parts, clock: &Clock, flows: usize) -> Result<Self, WorkerError> {
         let start_error = |source| WorkerError::Start { number, source };
-        let flows = FlowTable::new(FLOWS).map_err(start_error)?;
-        let reader = flows.reader();
-        let counters = Arc::new(WorkerCounters::default());
-        let poller = Poller {
-            alarm: Alarm::new(mailbox.wake_fd()).map_err(start_error)?,
-            walker: Walker {
-                number,
-                pairs: (0..SLOTS).map(|_| None).collect(),
-                memories: (0..SLOTS).map(|_| None).collect(),
-                nics: (0..NIC_SLOTS).map(|_| None).collect(),
-                scratch: Scratch::new(),
-                flows,
-                macs,
-                topology: Arc::new(Topology::default()),
-                topologies: 0,
-                counters: counters.clone(),
-                links,
-                owed: ArrayVec::new(),
-                now: 0,
-            },
-            mailbox: mailbox.clone(),
-            visits: Vec::with_capacity(SLOTS),
-            discards: Vec::with_capacity(SLOTS),
-            nic_visits: Vec::with_capacity(NIC_SLOTS),
-            next_discard: 0,
-            clock: tick,
-            quiet_max: (clock.ticks_per_second() * QUIET_MAX.as_secs_f64()) as u64,
-        };
-        let (pinned, is_pinned) = bounded(1);
+        let (counters, mailbox) = (Arc::new(WorkerCounters::default()), parts.mailbox.clone());
+        let alarm = Alarm::new(mailbox.wake_fd()).map_err(start_error)?;
+        let quiet_max = (clock.ticks_per_second() * QUIET_MAX.as_secs_f64()) as u64;
+        let (started, is_started) = bounded(1);
         let thread = std::thread::Builder::new().name(format!("ringway-w{cpu}"));
+        let counts = counters.clone();
         let thread = thread.spawn(move || {
             if !core_affinity::set_for_current(CoreId { id: cpu }) {
-                let _ = pinned.send(Ok(false));
+                let _ = started.send(Ok(None));
                 return;
             }
-            match Pulse::new() {
-                Ok(pulse) => {
-                    let _ = pinned.send(Ok(true));
-                    poller.run(pulse);
+            // Here, since memory is of the NUMA node of who first writes to it.
+            let made = FlowTable::new(Size::of(flows)).and_then(|flows| Ok((flows, Pulse::new()?)));
+            match made {
+                Ok((flows, pulse)) => {
+                    let _ = started.send(Ok(Some(flows.reader())));
+                    parts.poller(number, counts, flows, alarm, quiet_max).run(pulse);
                 }
                 Err(error) => {
-                    let _ = pinned.send(Err(error));
+                    let _ = started.send(Err(error));
                 }
             }
         });
         let thread = thread.map_err(start_error)?;
-        if !is_pinned.recv().unwrap_or(Ok(false)).map_err(start_error)? {
+        let Some(flows) = is_started.recv().unwrap_or(Ok(None)).map_err(start_error)? else {
             let _ = thread.join();
             let allowed = Self::allowed_cpus().iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
             return Err(WorkerError::Pin { number, cpu, allowed });
-        }
-        Ok(Self { number, cpu, counters, flows: reader, mailbox, thread: Some(thread) })
+        };
+        Ok(Self { number, cpu, counters, flows, mailbox, thread: Some(thread) })
     }
 
     /// The CPUs that this process may use.
@@ -220,6 +190,52 @@ impl Worker {
     /// Gives it a new topology. When this returns, nothing looks at the old one.
     pub fn set_topology(&self, topology: Arc<Topology>) {
         drop(self.mailbox.ask(|done| Command::Topology { topology, done }));
+    }
+}
+
+/// What a worker is given at its start.
+struct Parts {
+    mailbox: Arc<Mailbox>,
+    links: Links,
+    macs: Arc<MacTable>,
+    tick: Arc<AtomicU32>,
+}
+
+impl Parts {
+    fn poller(
+        self,
+        number: u16,
+        counters: Arc<WorkerCounters>,
+        flows: FlowTable,
+        alarm: Alarm,
+        quiet_max: u64,
+    ) -> Poller {
+        let Self { mailbox, links, macs, tick } = self;
+        Poller {
+            alarm,
+            walker: Walker {
+                number,
+                pairs: (0..SLOTS).map(|_| None).collect(),
+                memories: (0..SLOTS).map(|_| None).collect(),
+                nics: (0..NIC_SLOTS).map(|_| None).collect(),
+                scratch: Scratch::new(),
+                flows,
+                macs,
+                topology: Arc::new(Topology::default()),
+                topologies: 0,
+                counters,
+                links,
+                owed: ArrayVec::new(),
+                now: 0,
+            },
+            mailbox,
+            visits: Vec::with_capacity(SLOTS),
+            discards: Vec::with_capacity(SLOTS),
+            nic_visits: Vec::with_capacity(NIC_SLOTS),
+            next_discard: 0,
+            clock: tick,
+            quiet_max,
+        }
     }
 }
 

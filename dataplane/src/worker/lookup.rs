@@ -183,7 +183,7 @@ impl Lookup<'_> {
         if let Some(entry) = view.find(view.candidates(hash), key) {
             let verdict = view.verdict(entry);
             if self.holds(&verdict) {
-                view.confirm(entry, self.stamp());
+                flows.confirm(entry, self.stamp());
                 self.macs.touch(verdict.source, self.now);
                 return Decision::Do(verdict.action);
             }

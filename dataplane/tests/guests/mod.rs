@@ -124,7 +124,7 @@ impl Net {
             metrics: None,
             macs_max: MACS_MAX_DEFAULT,
             nic_allowed: false,
-            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()) },
+            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()), flow_table_entries: 65_536 },
             bridges: ["br0", "br1"]
                 .map(|name| Bridge { name: name.to_owned(), mac_ageing, policy: setup.bridge.clone() })
                 .to_vec(),
