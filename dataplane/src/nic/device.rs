@@ -55,6 +55,7 @@ struct Setup {
     tx_offloads: u64,
     can: Abilities,
     segments_max: usize,
+    is_virtio: bool,
     steering: &'static str,
     rss: u64,
 }
@@ -122,7 +123,7 @@ impl Device {
             let rx = (index < need.rx_queues).then(|| RxQueue::ethdev(self.number, index));
             let pool = || Pool::Mempool(pool.clone());
             let tx = (index < need.tx_queues)
-                .then(|| TxQueue::ethdev(self.number, index, pool(), setup.can, setup.segments_max));
+                .then(|| TxQueue::ethdev(self.number, index, pool(), setup.can, setup.segments_max, setup.is_virtio));
             let (id, counters) = (QueueId { port: port.id, index }, port.counters(index));
             (rx.is_some() || tx.is_some()).then(|| Queue {
                 id,
@@ -173,7 +174,7 @@ impl Device {
             (true, 0) => SEGMENTS_MAX,
             (true, limit) => SEGMENTS_MAX.min(limit.into()),
         };
-        let can = abilities(tx_offloads, room * segments_max as u32);
+        let can = abilities(tx_offloads, is_virtio, room * segments_max as u32);
         let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
         // SAFETY: as above; it writes numbers only. What it does not do, the set-up of queues refuses.
         unsafe { rte_eth_dev_adjust_nb_rx_tx_desc(self.number, &mut rx_descriptors, &mut tx_descriptors) };
@@ -186,7 +187,7 @@ impl Device {
             _ => "rss",
         };
         let need = Need { node, room, rx_queues, rx_descriptors, tx_queues, tx_descriptors };
-        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, steering, rss })
+        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, is_virtio, steering, rss })
     }
 
     fn configure(&self, port: &Port, setup: &Setup) -> Result<(), String> {
