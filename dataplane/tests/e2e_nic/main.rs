@@ -8,6 +8,7 @@ mod files;
 #[path = "../guests/mod.rs"]
 mod guests;
 mod kernels;
+mod others;
 #[path = "../offloads/packet.rs"]
 mod packet;
 mod virtio;
