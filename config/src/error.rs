@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::FILE_BYTES_MAX;
 use crate::socket::PATH_BYTES_MAX;
-use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN};
+use crate::validate::{CPU_MAX, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN, NIC_QUEUES_MAX};
 
 /// Why a file was refused: `FILE:LINE: what is wrong; what to do`, always a single line when displayed.
 ///
@@ -96,6 +96,8 @@ pub(crate) enum Problem {
     BadAgeing(i128),
     #[error("an MTU of {0} bytes is out of range; use {min} to {max}", min = MTU_MIN, max = MTU_MAX)]
     BadMtu(i128),
+    #[error("{0} queues are out of range; use 1 to {max}, or remove `queues` to have one a worker", max = NIC_QUEUES_MAX)]
+    BadQueues(i128),
 
     #[error(
         "`{0}` is no device; write a PCI address as in \"0000:03:00.0\", or a virtual device of DPDK as in \

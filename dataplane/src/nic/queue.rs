@@ -20,7 +20,7 @@ pub const SEGMENTS_MAX: usize = 40;
 /// Empty mbufs that wait to be filled.
 const SPARE: usize = 64;
 
-/// Which queue of which port. Queue `index` is the one of worker `index`.
+/// Which queue of which port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueId {
     /// Number of the port.

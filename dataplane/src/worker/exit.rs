@@ -82,14 +82,14 @@ impl Exit<'_, '_> {
     #[inline(always)]
     fn send_to_port(&mut self, output: u16, mut group: u32) -> bool {
         let topology = self.topology;
-        let receivers = topology.ports.get(usize::from(output)).map_or(&[][..], |port| &port.receivers);
-        match receivers {
+        let Some(port) = topology.ports.get(usize::from(output)) else { return false };
+        match port.receivers.as_slice() {
             [] => return false,
             [only] => self.send_to_pair(*only, group),
-            several => {
-                if let Some(own) = topology.ports.get(usize::from(output)).and_then(|port| port.of_worker(self.worker))
-                {
-                    self.send_to_pair(own, group);
+            _ => {
+                let several = port.of_worker(self.worker);
+                if let [own] = several {
+                    self.send_to_pair(*own, group);
                     return true;
                 }
                 let mut choice = [0u16; BURST];
