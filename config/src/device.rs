@@ -20,7 +20,7 @@ pub(crate) struct Devices(HashMap<String, usize>);
 impl Devices {
     /// A device that DPDK could have, and that no other port has.
     pub(crate) fn claim(&mut self, source: &Source<'_>, written: &Text) -> Result<Nic, Error> {
-        let nic = Nic { device: written.as_ref().clone() };
+        let nic = Nic { device: written.as_ref().clone(), queues: None };
         let name = nic.name().to_ascii_lowercase();
         let is_printable = nic.device.len() <= DEVICE_BYTES_MAX && nic.device.chars().all(|c| c.is_ascii_graphic());
         let is_virtual = name.strip_prefix(VIRTUAL).is_some_and(|rest| !rest.is_empty());

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::FILE_BYTES_MAX;
 use crate::socket::PATH_BYTES_MAX;
 use crate::validate::{
-    CPU_MAX, FLOW_TABLE_ENTRIES_MAX, FLOW_TABLE_ENTRIES_MIN, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN,
+    CPU_MAX, FLOW_TABLE_ENTRIES_MAX, FLOW_TABLE_ENTRIES_MIN, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN, NIC_QUEUES_MAX,
 };
 use crate::vlan::VLAN_MAX;
 
@@ -101,6 +101,8 @@ pub(crate) enum Problem {
     BadAgeing(i128),
     #[error("an MTU of {0} bytes is out of range; use {min} to {max}", min = MTU_MIN, max = MTU_MAX)]
     BadMtu(i128),
+    #[error("{0} queues are out of range; use 1 to {max}, or remove `queues` to have one a worker", max = NIC_QUEUES_MAX)]
+    BadQueues(i128),
 
     #[error("a {what} of {given} is out of range; use {min} to {max}")]
     OutOfRange { what: &'static str, given: i128, min: u64, max: u64 },

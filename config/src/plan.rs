@@ -76,6 +76,8 @@ pub struct Nic {
     /// A PCI address such as `0000:03:00.0`, or the name of a virtual device of DPDK, which begins with `net_`, and its
     /// arguments. At most 512 printable ASCII characters.
     pub device: String,
+    /// RX and TX queues, 1 to 16, dealt out to the workers in turn; as many as there are workers if not said.
+    pub queues: Option<u16>,
 }
 
 impl Nic {

@@ -54,6 +54,7 @@ pub(crate) struct RawPort {
     pub(crate) bridge: Option<Text>,
     pub(crate) socket: Option<Text>,
     pub(crate) device: Option<Text>,
+    pub(crate) queues: Option<Number>,
     pub(crate) mode: Option<Text>,
     pub(crate) mtu: Option<Number>,
     pub(crate) mask_features: Option<Spanned<Vec<Text>>>,

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use crate::device::Devices;
 use crate::error::{Error, Problem};
-use crate::plan::{Bridge, Feature, Mode, Plan, Port, PortKind, VhostUser, Workers};
+use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
 use crate::policy::MACS_MAX_DEFAULT;
 use crate::raw::{Number, Raw, RawBridge, RawPort, RawWorkers, Table, Text};
 use crate::rules::{self, Claims, MACS_MAX};
@@ -37,6 +37,8 @@ const FLOW_TABLE_ENTRIES_DEFAULT: usize = 65_536;
 pub(crate) const FLOW_TABLE_ENTRIES_MIN: usize = 1024;
 /// Some 6 GiB for each worker.
 pub(crate) const FLOW_TABLE_ENTRIES_MAX: usize = 64 << 20;
+/// Queues of a NIC, which is what net_tap has at most.
+pub(crate) const NIC_QUEUES_MAX: u16 = 16;
 /// The last CPU in the kernel's fixed-size `cpu_set_t`.
 pub(crate) const CPU_MAX: usize = 1023;
 
@@ -162,9 +164,10 @@ fn ports(
                 not_of_this_kind(source, "mode", raw.mode.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mask_features", raw.mask_features.as_ref(), VHOST_USER)?;
                 let written = required(source, &table, raw.device.take(), ("port", "device", "0000:03:00.0"))?;
-                PortKind::Nic(devices.claim(source, &written)?)
+                PortKind::Nic(Nic { queues: queues(source, raw.queues.take())?, ..devices.claim(source, &written)? })
             } else {
                 not_of_this_kind(source, "device", raw.device.as_ref(), NIC)?;
+                not_of_this_kind(source, "queues", raw.queues.as_ref(), NIC)?;
                 let written = required(source, &table, raw.socket.take(), ("port", "socket", "/run/guests/vm1.sock"))?;
                 let socket = sockets.claim(source, &written)?;
                 let mode = mode(source, raw.mode.take())?;
@@ -238,6 +241,15 @@ fn mtu(source: &Source<'_>, written: Option<Number>) -> Result<u16, Error> {
     match u16::try_from(given) {
         Ok(mtu @ MTU_MIN..=MTU_MAX) => Ok(mtu),
         _ => Err(source.refuse(span, Problem::BadMtu(given))),
+    }
+}
+
+fn queues(source: &Source<'_>, written: Option<Number>) -> Result<Option<u16>, Error> {
+    let Some(written) = written else { return Ok(None) };
+    let (span, given) = (written.span(), written.into_inner());
+    match u16::try_from(given) {
+        Ok(queues @ 1..=NIC_QUEUES_MAX) => Ok(Some(queues)),
+        _ => Err(source.refuse(span, Problem::BadQueues(given))),
     }
 }
 

@@ -9,7 +9,7 @@ use ringway_config::parse;
 fn piece() -> impl Strategy<Value = String> {
     let whole = r#"[[port]] [[bridge]] [workers] [port] [[workers]] "vhost-user" "nic" "br0" "/s/a" "client" "allowed" "net_tap0" "0000:03:00.0" ["mq"] [0,1] 300"#;
     let whole = whole.split(' ').map(|piece| format!("{piece}\n"));
-    let keys = "nic device name kind bridge socket mode mtu mask_features cpus flow_table_entries metrics control_socket mac_ageing_seconds port workers";
+    let keys = "nic device queues name kind bridge socket mode mtu mask_features cpus flow_table_entries metrics control_socket mac_ageing_seconds port workers";
     let keys = keys.split(' ').map(|key| format!("{key} = "));
     #[rustfmt::skip]
     let stray = [

@@ -70,7 +70,7 @@ fn unknown_keys() {
         9,
         &[
             "unknown key `mask_feature`",
-            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `mode`, `mtu`, `mask_features`",
+            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `queues`, `mode`, `mtu`, `mask_features`",
         ],
     );
 }
@@ -227,6 +227,10 @@ fn nic_ports() {
     refused(&good_then("device = \"net_tap0\"\n"), 8, &["`device` is for ports of kind \"nic\"; remove it"]);
     let again = "[[port]]\nname = \"b\"\nkind = \"nic\"\nbridge = \"br0\"\ndevice = \"NET_tap0,remote=x\"\n";
     refused(&nic("net_tap0,iface=t", again), 12, &["device `net_tap0` is already that of the port on line 7"]);
+    for queues in ["0", "17", "-1"] {
+        let says = format!("{queues} queues are out of range; use 1 to 16");
+        refused(&nic("net_tap0", &format!("queues = {queues}\n")), 8, &[&says]);
+    }
     refused(&nic("net_tap0", "mtu = 9001\n"), 8, &["an MTU of 9001 bytes is out of range"]);
     refused("nic = \"on\"\n", 1, &["unknown value of `nic` `on`; use `allowed`"]);
     refused("nic = true\n", 1, &["`nic` is boolean `true`; write text in double quotes"]);

@@ -127,7 +127,7 @@ impl Switch {
         for (id, port) in (0..).zip(&plan.ports) {
             match &port.kind {
                 PortKind::VhostUser(vhost) => ports.push(Arc::new(Port::new(id, port, vhost))),
-                PortKind::Nic(nic) => nics.push(Arc::new(nic::Port::new(id, port, &nic.device, workers.len()))),
+                PortKind::Nic(nic) => nics.push(Arc::new(nic::Port::new(id, port, nic, workers.len()))),
             }
         }
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
@@ -388,25 +388,22 @@ impl Placement {
 }
 
 impl Placement {
-    /// Where the worker of a NIC queue puts it.
-    fn place_nic(&mut self, id: QueueId) -> Option<Location> {
-        let of_worker = |at: &&Location| at.worker == id.index;
+    /// Which of `workers` gets a NIC queue, in turn, and where it puts it.
+    fn place_nic(&mut self, id: QueueId, workers: usize) -> Option<Location> {
+        let worker = (usize::from(id.index) % workers.max(1)) as u16;
+        let of_worker = |at: &&Location| at.worker == worker;
         let taken: Vec<_> = self.nic_queues.values().filter(of_worker).map(|at| usize::from(at.slot)).collect();
         let slot = Worker::nic_slots().find(|slot| !taken.contains(slot))?;
-        let at = Location { worker: id.index, slot: slot as u16 };
+        let at = Location { worker, slot: slot as u16 };
         self.nic_queues.insert(id, at);
         Some(at)
     }
 
-    /// Rewrites where each of `workers` sends for a NIC that sends by the queues of `senders`: by its own, or by that of
-    /// another worker.
-    fn list_senders(&mut self, port: u16, senders: &[u16], workers: u16) {
-        let of_worker = |worker: u16| {
-            let own = senders.contains(&worker).then_some(worker);
-            let index = own.or_else(|| senders.get(usize::from(worker) % senders.len().max(1)).copied())?;
-            self.nic_queues.get(&QueueId { port, index }).copied()
-        };
-        let receivers = (0..workers).filter_map(of_worker).collect();
+    /// Rewrites by which queues is sent for a NIC.
+    fn list_senders(&mut self, port: u16, senders: &[u16]) {
+        let at = |&index: &u16| self.nic_queues.get(&QueueId { port, index }).copied();
+        let mut receivers: Vec<_> = senders.iter().filter_map(at).collect();
+        receivers.sort_by_key(|at| at.worker);
         if let Some(view) = self.topology.ports.get_mut(usize::from(port)) {
             (view.receivers, view.is_nic) = (receivers, true);
         }
@@ -420,10 +417,9 @@ impl nic::Host for Switch {
         let mut attached = Vec::new();
         for mut queue in queues {
             queue.limit_out = placement.limit_out(port);
-            let worker = self.workers.get(usize::from(queue.id.index));
-            let taken = match (worker, placement.place_nic(queue.id)) {
-                (Some(worker), Some(at)) => worker.attach_nic(usize::from(at.slot), queue).map(|()| at),
-                _ => Err("its worker has no room for one more NIC".to_owned()),
+            let taken = match placement.place_nic(queue.id, self.workers.len()) {
+                Some(at) => self.workers[usize::from(at.worker)].attach_nic(usize::from(at.slot), queue).map(|()| at),
+                None => Err("its worker has no room for one more queue of a NIC; use fewer `queues`".to_owned()),
             };
             match taken {
                 Ok(at) => attached.push(at),
@@ -433,7 +429,7 @@ impl nic::Host for Switch {
                 }
             }
         }
-        placement.list_senders(port, &senders, self.workers.len() as u16);
+        placement.list_senders(port, &senders);
         self.publish(&placement);
         // Only now that everybody knows where to send the answers.
         for at in attached {
@@ -444,7 +440,7 @@ impl nic::Host for Switch {
 
     fn detach(&self, port: u16) {
         let mut placement = self.placement();
-        placement.list_senders(port, &[], 0);
+        placement.list_senders(port, &[]);
         self.publish(&placement);
         self.take_back(&mut placement, port);
         drop(placement);

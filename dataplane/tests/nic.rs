@@ -5,13 +5,15 @@ mod guests;
 
 use std::sync::Arc;
 
-use guests::{Net, Setup};
+use guests::{LAYOUTS, Net, Setup};
 use ringway::account::DropReason;
 use ringway::nic::double::{SentFrame, Wire};
 use ringway::nic::{Host, Port, Received, TxFlags};
 use ringway::packet::Abilities;
-use ringway_testbed::driver::eventually;
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
+use ringway_testbed::driver::front_end::feature;
+use ringway_testbed::driver::net_header::DATA_VALID;
+use ringway_testbed::driver::{NetHeader, Options, eventually};
 
 const MTU: u16 = 9000;
 
@@ -160,6 +162,41 @@ fn checksums_and_segments_are_asked_for_or_made() {
             assert_eq!(payload, whole[l4 + 20..]);
         }
         net.assert_balances();
+    }
+}
+
+/// What the NIC found right, a guest that takes checksums on trust is told, and no other; what was not checked, nobody is.
+#[test]
+fn a_good_checksum_is_vouched_for() {
+    for layout in LAYOUTS {
+        for features in [0, feature::GUEST_CSUM, feature::GUEST_OFFLOADS] {
+            let net = Setup { ports: 1, nics: 2, ..Setup::default() }.start();
+            let options = Options::new(layout);
+            let mut guest = net.plug(0, Options { features: options.features | features, ..options });
+            let (one, two) = (Nic::plug(&net, 0, Abilities::all()), Nic::plug(&net, 1, Abilities::all()));
+            guest.send(&frame(BROADCAST, mac(1), 60, 7));
+            one.sent(1);
+            two.sent(1);
+            let [mut unicast, mut group] = [(); 2].map(|()| payload_of(1000, false, true));
+            for (bytes, to) in [(&mut unicast, mac(1)), (&mut group, BROADCAST)] {
+                bytes[..6].copy_from_slice(&to);
+                bytes[6..12].copy_from_slice(&mac(2));
+            }
+            for (bytes, flooded) in [(unicast, false), (group, true)] {
+                for (received, flags) in [(Received::Good, DATA_VALID), (Received::Unchecked, 0)] {
+                    one.wire.put(&bytes, received, 2048);
+                    let (header, came) = guest.receive_asking().unwrap();
+                    let told = if features == 0 { 0 } else { flags };
+                    assert_eq!(header, NetHeader { flags: told, ..NetHeader::default() }, "{received:?} {features:x}");
+                    assert_eq!(came, bytes);
+                    if flooded {
+                        let sent = two.sent(1);
+                        assert_eq!((&sent[0].bytes, sent[0].asked), (&bytes, TxFlags::NONE), "a NIC is not told");
+                    }
+                }
+            }
+            net.assert_balances();
+        }
     }
 }
 

@@ -9,11 +9,11 @@ packages_of() {
         # libclang reads DPDK's headers; git names the revision in the binary.
         build) echo gcc libc6-dev pkgconf libdpdk-dev libclang-14-dev ca-certificates git ;;
         # The guests' own programs (busybox, iperf3, ethtool) are unpacked into their image, never installed.
-        demo) echo "$(packages_of build)" qemu-system-x86 cpio gzip curl iproute2 socat ;;
+        demo) echo "$(packages_of build)" qemu-system-x86 cpio gzip curl iproute2 ethtool socat ;;
         # dpdk-dev is testpmd, the virtio-user peer of the tests; shellcheck reads these scripts; libvirt is its daemon without its
         # services (12 MiB), and what its virt-xml-validate calls; the rest speaks with a NIC port from the other end.
         test)
-            echo "$(packages_of demo)" dpdk-dev shellcheck iputils-ping iperf3 tshark ethtool \
+            echo "$(packages_of demo)" dpdk-dev shellcheck iputils-ping iperf3 tshark \
                 libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients libxml2-utils
             ;;
         bench) echo "$(packages_of test)" openvswitch-switch-dpdk ;;

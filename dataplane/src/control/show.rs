@@ -175,8 +175,8 @@ fn queues(switch: &Switch) -> Value {
             let size = |queues, descriptors| if index < queues { descriptors } else { 0 };
             queues.push(json!({
                 "queue": format!("{}/{index}", port.name),
-                "worker": index,
-                "cpu": switch.workers.get(usize::from(index)).map(|worker| worker.cpu),
+                "worker": usize::from(index) % switch.workers.len().max(1),
+                "cpu": switch.workers.get(usize::from(index) % switch.workers.len().max(1)).map(|worker| worker.cpu),
                 "ring": "nic",
                 "size_receive": size(info.rx_queues, info.rx_descriptors),
                 "size_transmit": size(info.tx_queues, info.tx_descriptors),
@@ -253,13 +253,10 @@ fn workers(switch: &Switch) -> Value {
             .flat_map(|port| port.running().into_iter().map(move |(index, _)| (port, index)))
             .filter(|(port, index)| switch.worker_of(PairId { port: port.id, index: *index }) == Some(worker.number))
             .map(|(port, index)| format!("{}/{index}", port.name))
-            .chain(
-                switch
-                    .nics
-                    .iter()
-                    .filter(|port| port.has_queue(worker.number))
-                    .map(|port| format!("{}/{}", port.name, worker.number)),
-            )
+            .chain(switch.nics.iter().flat_map(|port| {
+                let of = port.queues_of(worker.number, switch.workers.len());
+                of.map(move |index| format!("{}/{index}", port.name))
+            }))
             .collect();
         json!({
             "worker": worker.number,

@@ -55,21 +55,17 @@ struct Setup {
     tx_offloads: u64,
     can: Abilities,
     segments_max: usize,
+    is_virtio: bool,
     steering: &'static str,
     rss: u64,
 }
 
 impl Device {
-    /// Probes the device of `port`, sets up as many queues as there are workers and it has, and starts it. What is of use
+    /// Probes the device of `port`, sets up as many queues as are wanted and it has, and starts it. What is of use
     /// of it: its queues, by worker, and what it is.
-    pub(super) fn open(
-        port: &Port,
-        workers: u16,
-        eal: &mut Eal,
-        pools: &mut Pools,
-    ) -> Result<(Self, Vec<Queue>, Info), String> {
+    pub(super) fn open(port: &Port, eal: &mut Eal, pools: &mut Pools) -> Result<(Self, Vec<Queue>, Info), String> {
         eal.forget();
-        let opened = Self::probe(&port.device).and_then(|mut device| match device.set_up(port, workers, pools) {
+        let opened = Self::probe(&port.device).and_then(|mut device| match device.set_up(port, pools) {
             Ok((queues, info)) => Ok((device, queues, info)),
             Err(error) => {
                 device.close(pools);
@@ -102,8 +98,8 @@ impl Device {
         }
     }
 
-    fn set_up(&mut self, port: &Port, workers: u16, pools: &mut Pools) -> Result<(Vec<Queue>, Info), String> {
-        let setup = self.plan(port, workers)?;
+    fn set_up(&mut self, port: &Port, pools: &mut Pools) -> Result<(Vec<Queue>, Info), String> {
+        let setup = self.plan(port)?;
         let Setup { need, .. } = setup;
         self.configure(port, &setup)?;
         let (pool, mbufs) = pools.reserve(&need)?;
@@ -118,11 +114,11 @@ impl Device {
             rte_eth_promiscuous_enable(self.number);
             rte_eth_allmulticast_enable(self.number);
         }
-        let queues = (0..workers).filter_map(|index| {
+        let queues = (0..need.rx_queues.max(need.tx_queues)).filter_map(|index| {
             let rx = (index < need.rx_queues).then(|| RxQueue::ethdev(self.number, index));
             let pool = || Pool::Mempool(pool.clone());
             let tx = (index < need.tx_queues)
-                .then(|| TxQueue::ethdev(self.number, index, pool(), setup.can, setup.segments_max));
+                .then(|| TxQueue::ethdev(self.number, index, pool(), setup.can, setup.segments_max, setup.is_virtio));
             let (id, counters) = (QueueId { port: port.id, index }, port.counters(index));
             (rx.is_some() || tx.is_some()).then(|| Queue {
                 id,
@@ -138,14 +134,15 @@ impl Device {
     }
 
     /// What to ask of the device, of what it has.
-    fn plan(&self, port: &Port, workers: u16) -> Result<Setup, String> {
+    fn plan(&self, port: &Port) -> Result<Setup, String> {
         let mut info = rte_eth_dev_info::default();
         // SAFETY: the port is there, and `info` ours.
         let failed = unsafe { rte_eth_dev_info_get(self.number, &mut info) };
         if failed != 0 {
             return Err(self::failed("does not say what it can", failed));
         }
-        let (rx_queues, tx_queues) = (workers.min(info.max_rx_queues), workers.min(info.max_tx_queues));
+        let wanted = port.queues_wanted();
+        let (rx_queues, tx_queues) = (wanted.min(info.max_rx_queues), wanted.min(info.max_tx_queues));
         if rx_queues == 0 || tx_queues == 0 {
             return Err(format!(
                 "it has {} RX and {} TX queues, and one of each is the least; give it both",
@@ -174,7 +171,7 @@ impl Device {
             (true, 0) => SEGMENTS_MAX,
             (true, limit) => SEGMENTS_MAX.min(limit.into()),
         };
-        let can = abilities(tx_offloads, room * segments_max as u32);
+        let can = abilities(tx_offloads, is_virtio, room * segments_max as u32);
         let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
         // SAFETY: as above; it writes numbers only. What it does not do, the set-up of queues refuses.
         unsafe { rte_eth_dev_adjust_nb_rx_tx_desc(self.number, &mut rx_descriptors, &mut tx_descriptors) };
@@ -187,7 +184,7 @@ impl Device {
             _ => "rss",
         };
         let need = Need { node, room, rx_queues, rx_descriptors, tx_queues, tx_descriptors };
-        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, steering, rss })
+        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, is_virtio, steering, rss })
     }
 
     fn configure(&self, port: &Port, setup: &Setup) -> Result<(), String> {

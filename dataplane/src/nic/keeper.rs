@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Between two looks at statistics, and two attempts at a device.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// MiB for the mbufs of a port, without huge pages: for each worker, and for frames of each KiB of MTU, generously. What is never
+/// MiB for the mbufs of a port, without huge pages: for each queue, and for frames of each KiB of MTU, generously. What is never
 /// used takes no memory.
 const MIB_PER_QUEUE_AND_KIB: usize = 6;
 
@@ -62,12 +62,15 @@ impl Keeper {
         let ((orders, receiver), (tried, all_tried)) = (unbounded(), bounded(1));
         let thread = std::thread::Builder::new().name("nic".to_owned()).spawn(move || {
             let cpu = control_cpu(&cpus);
-            let kib = ports.iter().map(|port| usize::from(port.mtu).div_ceil(1024).max(3)).sum::<usize>().max(3);
-            match Eal::start(cpu, kib * cpus.len() * MIB_PER_QUEUE_AND_KIB) {
+            let kib = |port: &Arc<Port>| {
+                usize::from(port.mtu).div_ceil(1024).max(3) * usize::from(port.queues_wanted()).max(cpus.len())
+            };
+            let kib = ports.iter().map(kib).sum::<usize>().max(3 * cpus.len());
+            match Eal::start(cpu, kib * MIB_PER_QUEUE_AND_KIB) {
                 Ok(eal) => {
                     let pools = Pools::new(ports.len());
                     let slots = ports.into_iter().map(Slot::new).collect();
-                    let mut keeping = Keeping { eal, pools, slots, host, workers: cpus.len() as u16 };
+                    let mut keeping = Keeping { eal, pools, slots, host };
                     keeping.look(Instant::now());
                     let _ = tried.send(());
                     keeping.run(&receiver);
@@ -130,7 +133,6 @@ struct Keeping {
     pools: Pools,
     slots: Vec<Slot>,
     host: Arc<dyn Host>,
-    workers: u16,
 }
 
 impl Keeping {
@@ -195,10 +197,10 @@ impl Keeping {
     }
 
     fn open(&mut self, index: usize, now: Instant) {
-        let Self { eal, pools, slots, host, workers } = self;
+        let Self { eal, pools, slots, host } = self;
         let slot = &mut slots[index];
         let port = &slot.port;
-        let opened = Device::open(port, *workers, eal, pools).and_then(|(device, queues, info)| {
+        let opened = Device::open(port, eal, pools).and_then(|(device, queues, info)| {
             device.look_at_link(port);
             match host.attach(port.id, queues) {
                 Ok(()) => Ok((device, info)),

@@ -41,19 +41,26 @@ impl TxFlags {
         }
         Self { flags, lengths }
     }
+
+    /// For a NIC that wants the checksum of IPv4's header right in a frame that it cuts: as a guest leaves it.
+    #[must_use]
+    pub(super) fn without_header_checksum(self) -> Self {
+        Self { flags: self.flags & !RTE_MBUF_F_TX_IP_CKSUM, ..self }
+    }
 }
 
-/// What a NIC of these TX offloads does by itself, with frames of up to `frame_max` bytes. Segments that say once that the
-/// congestion window was reduced, and UDP, are nothing that DPDK promises.
+/// What a NIC of these TX offloads does by itself, with frames of up to `frame_max` bytes; one of virtio makes headers of IPv4 for
+/// segments without a word for it. Segments that say once that the congestion window was reduced, and UDP, are nothing that
+/// DPDK promises.
 #[must_use]
-pub(super) fn abilities(offloads: u64, frame_max: u32) -> Abilities {
+pub(super) fn abilities(offloads: u64, is_virtio: bool, frame_max: u32) -> Abilities {
     let has = |wanted| offloads & wanted == wanted;
     let mut can = Abilities::empty();
     if has(RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM) {
         can |= Abilities::CHECKSUM;
         if has(RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_MULTI_SEGS) && frame_max >= FRAME_LEN_MAX {
             can |= Abilities::TCP6;
-            if has(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) {
+            if is_virtio || has(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) {
                 can |= Abilities::TCP4;
             }
         }

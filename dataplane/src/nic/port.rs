@@ -122,22 +122,28 @@ pub struct Port {
 }
 
 impl Port {
-    /// A port of `device`, which may have a queue for each of so many workers.
+    /// A port of a device, with a queue for each of so many workers unless `nic` says how many.
     #[must_use]
-    pub fn new(id: u16, port: &ringway_config::Port, device: &str, workers: usize) -> Self {
+    pub fn new(id: u16, port: &ringway_config::Port, nic: &ringway_config::Nic, workers: usize) -> Self {
         let status = Status { state: PortState::Starting, last_error: None, info: None, xstats: Vec::new() };
         Self {
             id,
             name: port.name.clone(),
-            device: device.to_owned(),
+            device: nic.device.clone(),
             mtu: port.mtu,
             link: Arc::default(),
-            counters: (0..workers).map(|_| OnceLock::new()).collect(),
+            counters: (0..nic.queues.map_or(workers, usize::from)).map(|_| OnceLock::new()).collect(),
             status: Mutex::new(status),
         }
     }
 
-    /// The counters of the queue of worker `index`, which begin with its first use and never end.
+    /// Queues that it is to have, if its device has as many.
+    #[must_use]
+    pub fn queues_wanted(&self) -> u16 {
+        self.counters.len() as u16
+    }
+
+    /// The counters of queue `index`, which begin with its first use and never end.
     #[must_use]
     pub fn counters(&self, index: u16) -> Arc<QueueCounters> {
         self.counters
@@ -150,10 +156,10 @@ impl Port {
         (0..).zip(&self.counters).filter_map(|(index, counters)| Some((index, counters.get()?)))
     }
 
-    /// Whether the worker `index` has a queue of it.
-    #[must_use]
-    pub fn has_queue(&self, index: u16) -> bool {
-        self.status().info.as_ref().is_some_and(|info| index < info.rx_queues.max(info.tx_queues))
+    /// Numbers of the queues in use that worker `worker` of `workers` has: they are dealt out in turn.
+    pub fn queues_of(&self, worker: u16, workers: usize) -> impl Iterator<Item = u16> {
+        let count = self.status().info.as_ref().map_or(0, |info| info.rx_queues.max(info.tx_queues));
+        (worker..count).step_by(workers.max(1))
     }
 
     /// How far it has come.

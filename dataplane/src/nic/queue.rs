@@ -21,7 +21,7 @@ pub const SEGMENTS_MAX: usize = 40;
 /// Empty mbufs that wait to be filled.
 const SPARE: usize = 64;
 
-/// Which queue of which port. Queue `index` is the one of worker `index`.
+/// Which queue of which port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueId {
     /// Number of the port.
@@ -130,6 +130,8 @@ pub struct TxQueue {
     pub segments_max: usize,
     /// Bytes that an mbuf holds.
     pub room: u32,
+    /// It wants the checksum of IPv4's header in what it cuts.
+    is_virtio: bool,
     /// Some frame of `ready` asks for something.
     asks: bool,
     spare: Mbufs<SPARE>,
@@ -139,8 +141,15 @@ pub struct TxQueue {
 }
 
 impl TxQueue {
-    pub(super) fn ethdev(port: u16, queue: u16, pool: Pool, can: Abilities, segments_max: usize) -> Self {
-        Self::new(Driver::Ethdev(port, queue), pool, can, segments_max)
+    pub(super) fn ethdev(
+        port: u16,
+        queue: u16,
+        pool: Pool,
+        can: Abilities,
+        segments_max: usize,
+        is_virtio: bool,
+    ) -> Self {
+        Self { is_virtio, ..Self::new(Driver::Ethdev(port, queue), pool, can, segments_max) }
     }
 
     pub(super) fn double(wire: Arc<Wire>, can: Abilities) -> Self {
@@ -150,7 +159,8 @@ impl TxQueue {
     fn new(driver: Driver, pool: Pool, can: Abilities, segments_max: usize) -> Self {
         let (room, segments_max) = (pool.room(), segments_max.min(SEGMENTS_MAX));
         let (spare, ready) = (Mbufs::new(), Mbufs::new());
-        Self { driver, pool, can, segments_max, room, asks: false, spare, ready, unsent: Sent::default() }
+        let (is_virtio, asks, unsent) = (false, false, Sent::default());
+        Self { driver, pool, can, segments_max, room, is_virtio, asks, spare, ready, unsent }
     }
 
     fn is_double(&self) -> bool {
@@ -171,6 +181,7 @@ impl TxQueue {
     /// The last `count` spare mbufs were filled with a frame of `len` bytes: it is to be sent.
     #[inline]
     pub fn fill(&mut self, count: usize, len: u32, flags: TxFlags) {
+        let flags = self.askable(flags);
         if let Some(frame) = self.spare.chain_last(count, len, flags) {
             self.push(frame, flags);
         }
@@ -179,8 +190,14 @@ impl TxQueue {
     /// A frame that is to be sent as it is, asking for `flags`.
     #[inline]
     pub fn forward(&mut self, mut frame: Mbuf, flags: TxFlags) {
+        let flags = self.askable(flags);
         frame.set_flags(flags);
         self.push(frame, flags);
+    }
+
+    #[inline]
+    fn askable(&self, flags: TxFlags) -> TxFlags {
+        if self.is_virtio { flags.without_header_checksum() } else { flags }
     }
 
     #[inline]

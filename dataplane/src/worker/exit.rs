@@ -152,9 +152,10 @@ impl<'m> Exit<'_, 'm> {
         match &view.receivers[..] {
             [] => {}
             [only] => self.send_to_pair(*only, group, frames),
-            several => {
-                if let Some(own) = view.of_worker(self.worker) {
-                    return self.send_to_pair(own, group, frames);
+            _ => {
+                let several = view.of_worker(self.worker);
+                if let [own] = several {
+                    return self.send_to_pair(*own, group, frames);
                 }
                 let mut choice = [0u16; BURST];
                 for index in set_bits(group) {

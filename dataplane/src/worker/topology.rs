@@ -22,7 +22,7 @@ pub struct Location {
 pub struct PortView {
     /// Number of its bridge.
     pub bridge: u16,
-    /// Its pairs whose guest can receive, by pair number. Of a NIC: where each worker sends to, by worker.
+    /// Its pairs whose guest can receive, by pair number. Of a NIC: the queues that send, those of a worker side by side.
     pub receivers: Vec<Location>,
     /// It is a NIC.
     pub is_nic: bool,
@@ -31,11 +31,20 @@ pub struct PortView {
 }
 
 impl PortView {
-    /// Where a worker sends all that it has for the port, if that is not to be chosen by flow.
+    /// The queues that a worker spreads over what it has for the port: all of a guest's. Of a NIC's its own, or all if it
+    /// has none.
     #[inline]
     #[must_use]
-    pub fn of_worker(&self, worker: u16) -> Option<Location> {
-        if self.is_nic { self.receivers.get(usize::from(worker)).copied() } else { None }
+    pub fn of_worker(&self, worker: u16) -> &[Location] {
+        if !self.is_nic {
+            return &self.receivers;
+        }
+        let start = self.receivers.partition_point(|at| at.worker < worker);
+        let behind = self.receivers.get(start..).unwrap_or_default();
+        match behind.get(..behind.partition_point(|at| at.worker == worker)) {
+            Some(own) if !own.is_empty() => own,
+            _ => &self.receivers,
+        }
     }
 }
 

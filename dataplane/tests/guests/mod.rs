@@ -116,7 +116,7 @@ impl Net {
             name: format!("nic{index}"),
             bridge: 0,
             mtu: setup.mtu,
-            kind: PortKind::Nic(Nic { device: format!("net_none{index}") }),
+            kind: PortKind::Nic(Nic { device: format!("net_none{index}"), queues: None }),
             policy: setup.nic_policy.clone(),
         };
         let plan = Plan {

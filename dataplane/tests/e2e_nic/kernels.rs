@@ -1,18 +1,14 @@
-//! NIC ports with real parts at the other end: kernels' TCP stacks in network namespaces, a Linux guest, files of frames.
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
-
-mod common;
+//! Kernels' TCP stacks in network namespaces, by net_af_packet.
 
 use std::time::Duration;
 
-use common::{LOAD_CPU, SWITCH_CPU, assert_balances, count, port_says};
 use ringway_testbed::{Guest, Namespace, Process, Ringway, read_pcap, scratch_dir, wait_for, write_pcap};
+
+use crate::common::{LOAD_CPU, SWITCH_CPU, assert_balances, count, port_says};
+use crate::{SEEN, dropped, path_bytes};
 
 /// Enough for any command here, under software emulation.
 const ANSWER: Duration = Duration::from_secs(60);
-/// From a change of the world to its being seen by the switch.
-const SEEN: Duration = Duration::from_secs(10);
-
 /// What tshark is to look for: every checksum, which it does not do unless told.
 const CHECKED: [&str; 6] =
     ["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"];
@@ -20,14 +16,6 @@ const BAD: &str = "ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.ch
 
 fn af_packet(number: u32, namespace: &Namespace) -> String {
     format!("net_af_packet{number},iface={}", namespace.interface())
-}
-
-fn path_bytes(ringway: &Ringway, what: &str, path: &str) -> u64 {
-    count(&ringway.metrics().unwrap(), &format!("{what}_bytes_total"), &[("path", path)])
-}
-
-fn dropped(ringway: &Ringway, port: &str, reason: &str) -> u64 {
-    count(&ringway.metrics().unwrap(), "dropped_packets_total", &[("port", port), ("reason", reason)])
 }
 
 /// A capture inside a namespace, written to a file.
@@ -51,6 +39,11 @@ impl Capture {
         self.process.stop().unwrap();
         self.file
     }
+}
+
+fn mac_of(text: &str) -> [u8; 6] {
+    let bytes: Vec<u8> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
 }
 
 /// Frames of a capture that a filter of tshark's picks.
@@ -120,8 +113,7 @@ fn a_guest_reaches_the_world() {
     // A frame whose checksum is wrong comes first, to be sure that such are found.
     let broken = directory.path().join("broken.pcap");
     let mut frame = Vec::new();
-    let mac = |text: &str| -> Vec<u8> { text.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect() };
-    let (to, from): ([u8; 6], _) = (mac(&world.mac().unwrap()).try_into().unwrap(), [2, 0, 0, 0, 0, 9]);
+    let (to, from) = (mac_of(&world.mac().unwrap()), [2, 0, 0, 0, 0, 9]);
     let udp = etherparse::PacketBuilder::ethernet2(from, to).ipv4([10, 89, 1, 9], [10, 89, 1, 2], 64).udp(9, 9);
     udp.write(&mut frame, b"neither here nor there").unwrap();
     frame[41] ^= 1;
@@ -143,15 +135,21 @@ fn a_guest_reaches_the_world() {
 
     let _server = world.spawn("iperf3").args(["-s"]).start().unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    for more in ["", "-R", "-u -b 5M"] {
-        println!("{}", guest.run(&format!("timeout 40 iperf3 -c 10.89.1.2 -t 2 {more}"), ANSWER).unwrap());
+    for more in ["-n 20M", "-n 20M -R", "-t 2 -u -b 5M"] {
+        println!("{}", guest.run(&format!("timeout 40 iperf3 -c 10.89.1.2 {more}"), ANSWER).unwrap());
     }
     let capture = capture.stop();
     assert!(picked(&world, &capture, "tcp || udp") > 1000);
     assert_eq!(picked(&world, &capture, &format!("({BAD}) && eth.src != 02:00:00:00:00:09")), 0, "bad checksums");
     assert_eq!(picked(&world, &capture, BAD), 1, "the one broken on purpose");
-    // It was flooded to the NIC that writes a file, like the guest's first broadcast, byte by byte what the guest sent.
-    assert!(!read_pcap(&sent).unwrap().is_empty());
+    // What is flooded went to the NIC that writes a file, too: the guest's question for the other's address, byte by byte.
+    let mac = guest.run("cat /sys/class/net/eth0/address", ANSWER).unwrap();
+    let mac: [u8; 6] = mac_of(mac.trim());
+    let mut question = [[0xff; 6], mac].concat();
+    question.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    question.extend(mac.iter().chain(&[10, 89, 1, 1, 0, 0, 0, 0, 0, 0, 10, 89, 1, 2]));
+    let came = read_pcap(&sent).unwrap();
+    assert!(came.contains(&question), "{question:x?} is not among {came:x?}");
     assert!(count(&ringway.metrics().unwrap(), "generated_packets_total", &[]) > 100, "large frames were cut");
     for path in ["guest_to_nic", "nic_to_guest"] {
         let (forwarded, copied) = (path_bytes(&ringway, "forwarded", path), path_bytes(&ringway, "copied", path));
