@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::Host;
+use crate::{Host, Node};
 
 /// A physical network and the NUMA node of its NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,9 @@ fn trait_part(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
+/// From as many CPUs on, without those of workers, a node leaves one to the host.
+const NODE_CPUS_MIN: usize = 4;
+
 /// Lines for nova.conf, from this host's topology and the CPUs that its switch keeps busy.
 pub fn nova_conf(host: &Host, physnets: &[Physnet]) -> String {
     let mut conf = format!(
@@ -46,12 +49,22 @@ pub fn nova_conf(host: &Host, physnets: &[Physnet]) -> String {
         host.name,
         ranges(&host.worker_cpus)
     );
-    let of_guests: Vec<usize> =
-        host.nodes.iter().flat_map(|node| &node.cpus).copied().filter(|cpu| !host.worker_cpus.contains(cpu)).collect();
+    let left = |node: &Node| -> Vec<usize> {
+        let left: Vec<usize> = node.cpus.iter().copied().filter(|cpu| !host.worker_cpus.contains(cpu)).collect();
+        left[usize::from(left.len() >= NODE_CPUS_MIN)..].to_vec()
+    };
+    let of_guests: Vec<usize> = host.nodes.iter().flat_map(left).collect();
     if of_guests.is_empty() {
         conf.push_str("# Nothing is left for guests: give Ringway fewer workers.\n");
     } else {
-        let _ = writeln!(conf, "cpu_dedicated_set = {}", ranges(&of_guests));
+        // Both sets at once would have to be apart; the dedicated one alone stops nova-compute where a guest is not pinned.
+        let cpus = ranges(&of_guests);
+        let _ = writeln!(
+            conf,
+            "# The first other CPU of each node, where there are {NODE_CPUS_MIN} or more, is the host's own.\n\
+             cpu_shared_set = {cpus}\n\
+             # For flavors with hw:cpu_policy=dedicated, move CPUs from there to\n# cpu_dedicated_set = "
+        );
     }
     let pairs = host.queue_pairs_max;
     let _ = write!(
@@ -103,7 +116,6 @@ fn ranges(cpus: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Node;
 
     #[test]
     fn traits_are_what_the_switch_offers() {
@@ -125,7 +137,7 @@ mod tests {
         let physnets = [("a", None), ("b", Some(0))].map(|(name, node)| Physnet { name: name.to_owned(), node });
         let conf = nova_conf(&host, &physnets);
         for line in [
-            "cpu_dedicated_set = 0-3,5-7",
+            "\ncpu_shared_set = 1-3,5-7\n",
             "max_queues = 128",
             "physnets = a,b",
             "[neutron_physnet_a]\nnuma_nodes = 1",

@@ -31,12 +31,17 @@ const GROUP: &str = "libvirt-qemu:x:64055:\n";
 /// Runs in namespaces of its own: what is mounted here nobody else sees. In a root that is no mount point (chroot) that cannot
 /// be asked for, and has to be so already. The shell stays, to reap what the daemons leave behind.
 const START: &str = r#"set -eu
-mount --make-rprivate / 2>/dev/null || ! grep -q ' shared:' /proc/self/mountinfo
-mount --bind "$1/var" /var
-mount --bind "$1/run" /run
+if ! mount --make-rprivate / 2>/dev/null && grep -q ' shared:' /proc/self/mountinfo; then
+    echo "what is mounted here would be seen outside: use a root that is a mount point" >&2
+    exit 1
+fi
 mount --bind "$1/etc" /etc/libvirt
 mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/group" /etc/group
+exec 3<"$1"
+mount --bind "/proc/self/fd/3/var" /var
+mount --bind "/proc/self/fd/3/run" /run
+exec 3<&-
 virtlogd -d -p /run/virtlogd.pid
 libvirtd -p /run/libvirtd.pid &
 wait $!"#;

@@ -167,10 +167,10 @@ impl Input {
         self.image.get_or_insert_default().properties.set(key, value);
     }
 
-    /// Whether the guest is one that nova starts: a flavor or an image has properties.
+    /// Whether the guest is one that nova starts: it has a flavor or an image. One without properties says most: that nova gives
+    /// it private memory.
     pub(crate) fn is_novas(&self) -> bool {
-        let flavor = self.flavor.as_ref().is_some_and(|flavor| !flavor.properties.is_empty());
-        flavor || self.image.as_ref().is_some_and(|image| !image.properties.is_empty())
+        self.flavor.is_some() || self.image.is_some()
     }
 }
 
@@ -179,11 +179,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_is_novas_as_soon_as_a_property_says_so() {
+    fn a_guest_is_novas_as_soon_as_it_has_a_flavor_or_an_image() {
+        assert!(!Input::default().is_novas());
+        assert!(Input { flavor: Some(Flavor { vcpus: Some(4), ..Flavor::default() }), ..Input::default() }.is_novas());
         let mut input = Input::default();
-        assert!(!input.is_novas());
-        input.flavor = Some(Flavor { vcpus: Some(4), ..Flavor::default() });
-        assert!(!input.is_novas());
         input.add_image_property("hw_vif_model", "virtio");
         assert!(input.is_novas());
     }

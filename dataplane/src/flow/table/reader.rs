@@ -8,7 +8,7 @@ use super::entry::Words;
 use super::view::View;
 use super::{Shared, Table};
 
-/// A way to the table for other threads. Reading begins with [`FlowReader::pin`].
+/// A way to the table for other threads. Reading begins with [`Reader::pin`].
 #[derive(Debug)]
 pub struct Reader<K, V, const KEY: usize, const VALUE: usize> {
     shared: Arc<Shared<K, V, KEY, VALUE>>,
