@@ -78,7 +78,9 @@ impl OvsBuilder {
             // In memory: neither a mounted hugetlbfs nor files that another DPDK process might clash with.
             "other_config:dpdk-extra=--no-pci --in-memory --no-telemetry",
         ])?;
-        let switch = env(Spawn::new(VSWITCHD).arg(&remote)).arg(control("switch.ctl")).start()?;
+        // Of each bridge it makes a TAP that outlives it: here they go with their namespace. `unshare` becomes the switch.
+        let switch = Spawn::new("unshare").name("ovs-vswitchd").args(["--net", VSWITCHD]).arg(&remote);
+        let switch = env(switch).arg(control("switch.ctl")).start()?;
         let ovs = Ovs { switch, server, remote, dir };
         ovs.wait_ready()?;
         Ok(ovs)
