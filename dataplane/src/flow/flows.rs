@@ -16,7 +16,7 @@ pub type FlowReader = table::Reader<FlowKey, Verdict, KEY, VERDICT>;
 /// A cached flow, as `show flows` lists it.
 pub type Flow = table::Cached<FlowKey, Verdict>;
 
-// A lookup that hits touches a line of each, and no other.
+// A lookup that hits touches a line of each; whoever then asks whether the verdict still holds, one more.
 const _: () = assert!(size_of::<Bucket>() == 64);
 const _: () = assert!(size_of::<Entry<KEY>>() == 32);
 
