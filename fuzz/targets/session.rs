@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use ringway::guest::ring::{ChainList, Direction};
-use ringway::guest::{Eventfd, Notifier, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
+use ringway::guest::ring::{BURST, ChainList, Direction};
+use ringway::guest::{Eventfd, FrameHead, Notifier, PairHost, PairId, Port, PortState, QueuePair, serve_connection};
 use ringway_config::{Mode, PortKind, VhostUser};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -192,16 +192,13 @@ impl PairHost for Worker {
 fn visit(pair: &mut QueuePair) {
     let memory = pair.memory.clone();
     let mut list = ChainList::new();
-    pair.receive(&memory, 32, &mut list);
-    let mut bytes = [0; 64];
-    for chain in &list.chains {
-        list.segments(chain).iter().for_each(|piece| _ = piece.read(&mut bytes));
-    }
-    pair.complete(&list, list.chains.len());
+    let (header_len, mut heads) = (pair.header_len(), [FrameHead::EMPTY; BURST]);
+    let list = pair.receive(&memory, BURST, &mut list).read_heads(header_len, &mut heads, |_, _, _| {});
+    pair.complete(list, list.chains.len());
     let mut room = ChainList::new();
     pair.reserve(&memory, 32, &mut room);
     for chain in &room.chains {
-        room.segments(chain).iter().for_each(|piece| _ = piece.write(&bytes));
+        room.segments(chain).iter().for_each(|piece| _ = piece.write(heads[0].frame(64)));
     }
     pair.unreserve();
     pair.interrupt();

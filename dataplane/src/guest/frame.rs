@@ -28,7 +28,7 @@ impl FrameHead {
     /// Reads the head of a frame that lies in one piece, whose first `header_len` bytes are the virtio-net header. What
     /// the piece does not hold keeps its old bytes.
     #[inline(always)]
-    pub fn read(&mut self, piece: Segment<'_>, header_len: usize) {
+    pub(super) fn read(&mut self, piece: Segment<'_>, header_len: usize) {
         // Header and frame apart: a store that starts where the frame does forwards to the loads of its addresses.
         let (header, frame) = self.0.split_at_mut(FRAME_START);
         let header_len = header_len.min(NET_HEADER_MAX);
@@ -38,7 +38,7 @@ impl FrameHead {
 
     /// As [`FrameHead::read`], from several pieces.
     #[cold]
-    pub fn gather(&mut self, pieces: &[Segment<'_>], header_len: usize) {
+    pub(super) fn gather(&mut self, pieces: &[Segment<'_>], header_len: usize) {
         let mut room = self.0.get_mut(FRAME_START - header_len.min(NET_HEADER_MAX)..).unwrap_or(&mut []);
         for piece in pieces {
             let read = piece.read(room);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use super::features::Features;
 use super::memory::GuestMemory;
 use super::notifier::Eventfd;
-use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Used};
+use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Unread, Used};
 use crate::account::{Counter, DropCounters, DropReason, Traffic};
 use crate::policy::Limit;
 
@@ -156,20 +156,26 @@ impl QueuePair {
 
     /// Takes what the guest has sent, up to a burst.
     #[inline]
-    pub fn receive<'m>(&mut self, memory: &'m GuestMemory, want: usize, list: &mut ChainList<'m>) {
+    pub fn receive<'a, 'm>(
+        &mut self,
+        memory: &'m GuestMemory,
+        want: usize,
+        list: &'a mut ChainList<'m>,
+    ) -> Unread<'a, 'm> {
         if let Some(ring) = &mut self.transmitq {
             ring.take(memory, want, list);
             if let Some(fault) = ring.fault() {
                 self.break_pair(fault);
             }
         }
+        Unread::new(list)
     }
 
     /// Takes a burst of what the guest has sent by a disabled transmitq, and throws it away. How many frames that were.
     #[cold]
     pub fn discard(&mut self, memory: &GuestMemory) -> usize {
         let mut list = ChainList::new();
-        self.receive(memory, BURST, &mut list);
+        let list = self.receive(memory, BURST, &mut list).unseen();
         if list.chains.is_empty() {
             return 0;
         }
@@ -177,7 +183,7 @@ impl QueuePair {
         let bytes = list.chains.iter().map(|chain| u64::from(chain.len.saturating_sub(header_len))).sum();
         self.counters.received.add(list.chains.len() as u64, bytes);
         self.counters.receive_dropped.add(DropReason::QueueDisabled, list.chains.len() as u64);
-        self.complete(&list, list.chains.len());
+        self.complete(list, list.chains.len());
         list.chains.len()
     }
 

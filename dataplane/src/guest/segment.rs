@@ -77,9 +77,10 @@ impl<'m> Segment<'m> {
         Self { len: self.len.min(u32::try_from(len).unwrap_or(u32::MAX)), ..self }
     }
 
-    /// Copies the first bytes into private memory, as many as both hold; returns how many.
+    /// Copies the first bytes into private memory, as many as both hold; returns how many. What is read here can be judged, so
+    /// it is for the few places that read once: descriptors, and the heads of frames ([`super::ring::Unread`]).
     #[inline]
-    pub fn read(self, into: &mut [u8]) -> usize {
+    pub(super) fn read(self, into: &mut [u8]) -> usize {
         let len = into.len().min(self.len());
         // SAFETY: `len` is within both; a private slice and mapped guest memory do not overlap.
         unsafe { copy(self.ptr.as_ptr(), into.as_mut_ptr(), len) };

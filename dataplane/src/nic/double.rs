@@ -13,6 +13,7 @@ use super::mbuf::{Mbuf, Mbufs, Received};
 use super::port::Port;
 use super::queue::{Queue, QueueId, RxQueue, TxQueue};
 use super::{BURST, TxFlags};
+use crate::guest::memory::Segment;
 use crate::packet::Abilities;
 
 /// Bytes of an mbuf: headroom and room, as DPDK's usual ones.
@@ -189,7 +190,10 @@ impl Wire {
             let mut bytes = Vec::new();
             for piece in ready.pieces(index) {
                 let mut chunk = vec![0; piece.len()];
-                piece.read(&mut chunk);
+                if let Some(start) = NonNull::new(chunk.as_mut_ptr()) {
+                    // SAFETY: all of `chunk`, to which there is no other reference meanwhile.
+                    piece.copy_to(unsafe { Segment::new(start, chunk.len() as u32) });
+                }
                 bytes.extend(chunk);
             }
             // SAFETY: ours until it is freed below.

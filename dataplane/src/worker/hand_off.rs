@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 
 use crate::guest::memory::{GuestMemory, MemoryError, Region, RegionAddress};
-use crate::guest::ring::{BURST, Chain, ChainList};
+use crate::guest::ring::{BURST, ChainList, Unread};
 use crate::guest::{FRAME_LEN_MAX, Frames};
 
 /// Frames that may wait between two workers.
@@ -101,18 +101,21 @@ impl HandOffReceiver {
 
     /// Takes up to a burst of frames into `list`, and their receivers' slots into `slots`. They stay in the ring until
     /// [`HandOffReceiver::release`].
-    pub(super) fn take<'m>(&self, memory: &'m GuestMemory, list: &mut ChainList<'m>, slots: &mut [u16; BURST]) {
+    pub(super) fn take<'a, 'm>(
+        &self,
+        memory: &'m GuestMemory,
+        list: &'a mut ChainList<'m>,
+        slots: &mut [u16; BURST],
+    ) -> Unread<'a, 'm> {
         let received = self.shared.received.load(Ordering::Relaxed);
         let waiting = self.shared.sent.load(Ordering::Acquire).wrapping_sub(received).min(BURST);
         let mut hint = 0;
-        for (index, slot) in slots.iter_mut().enumerate().take(waiting) {
+        list.fill(slots.iter_mut().enumerate().take(waiting).map_while(|(index, slot)| {
             let at = received.wrapping_add(index) % SLOTS;
             let frame = self.shared.frames[at].load(Ordering::Relaxed);
             *slot = (frame >> 32) as u16;
-            if let Some(segment) = memory.segment(&mut hint, at as u64 * STRIDE, frame as u32) {
-                list.chains.push(Chain::single(segment, 0));
-            }
-        }
+            memory.segment(&mut hint, at as u64 * STRIDE, frame as u32).map(std::iter::once)
+        }))
     }
 
     /// Gives the first `count` frames' places back.

@@ -6,7 +6,7 @@ use super::retag::Retagged;
 use crate::account::{DropCounters, DropReason};
 use crate::cpu::timestamp;
 use crate::flow::{Candidates, FlowKey, FlowView};
-use crate::guest::ring::{BURST, ChainList};
+use crate::guest::ring::{BURST, ChainList, Unread};
 use crate::guest::{FRAME_LEN_MAX, FrameHead, set_bits};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN, EthernetHeader, NetHeader, Offload, packet_len};
 use crate::policy::PortRules;
@@ -103,31 +103,27 @@ pub(super) fn first(count: usize) -> u32 {
 impl Scratch {
     /// Reads each frame's head, once, and makes its key; asks for the flow table's buckets.
     #[inline(always)]
-    pub(super) fn read_heads(
+    pub(super) fn read_heads<'a, 'm>(
         &mut self,
-        list: &ChainList<'_>,
+        unread: Unread<'a, 'm>,
         front: &impl Front,
         limits: (Abilities, u16),
         port: u16,
         flows: FlowView<'_>,
-    ) -> Heads {
+    ) -> (Heads, &'a ChainList<'m>) {
         let Self { heads, lens, keys, hashes, offloads, reasons, .. } = self;
         let ((may, mtu), header_len) = (limits, front.len());
-        let mut read = Heads { taken: list.chains.len(), good: 0, asking: 0, bytes: 0, extra: 0, longest: 0 };
+        let mut read = Heads { taken: unread.len(), good: 0, asking: 0, bytes: 0, extra: 0, longest: 0 };
         let untagged_max = ETHERNET_HEADER_LEN as u32 + u32::from(mtu);
-        let frames = heads.iter_mut().zip(lens).zip(keys.iter_mut().zip(hashes)).zip(reasons);
-        for (index, (chain, (((head, frame_len), (key, hash)), reason))) in list.chains.iter().zip(frames).enumerate() {
-            let len = chain.len.saturating_sub(header_len as u32);
+        let mut frames = lens.iter_mut().zip(keys.iter_mut().zip(hashes)).zip(reasons);
+        let list = unread.read_heads(header_len, heads, |index, head, chain_len| {
+            let Some(((frame_len, (key, hash)), reason)) = frames.next() else { return };
+            let len = chain_len.saturating_sub(header_len as u32);
             read.bytes += u64::from(len);
             *frame_len = len;
             if (len as usize) < ETHERNET_HEADER_LEN || len > FRAME_LEN_MAX {
                 *reason = if len > FRAME_LEN_MAX { DropReason::Oversized } else { DropReason::Runt };
-                continue;
-            }
-            if chain.is_single() {
-                head.read(chain.first, header_len);
-            } else {
-                head.gather(list.segments(chain), header_len);
+                return;
             }
             let mut longest = len;
             if let Some(header) = front.asked(index, head, len as usize) {
@@ -141,25 +137,25 @@ impl Scratch {
                     }
                     Err(why) => {
                         *reason = why;
-                        continue;
+                        return;
                     }
                 }
             }
             if longest > untagged_max && packet_len(head.frame(len as usize), longest as usize) > usize::from(mtu) {
                 *reason = DropReason::MtuExceeded;
-                continue;
+                return;
             }
-            let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { continue };
+            let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { return };
             if !header.source.is_valid_source() {
                 *reason = DropReason::InvalidSource;
-                continue;
+                return;
             }
             *key = FlowKey::new(port, &header);
             *hash = flows.hash(*key);
             read.longest = longest.max(read.longest);
             read.good |= 1 << index;
-        }
-        read
+        });
+        (read, list)
     }
 
     /// Asks those rules of the port that hold for each frame, not for each flow.
@@ -212,29 +208,31 @@ impl Scratch {
 
     /// Reads the heads of frames that another worker handed over. For which something is asked, how long the longest is, and
     /// how many this visit takes.
-    pub(super) fn read_handed(&mut self, list: &ChainList<'_>) -> (u32, u32, usize) {
+    pub(super) fn read_handed<'a, 'm>(&mut self, unread: Unread<'a, 'm>) -> (u32, u32, usize, &'a ChainList<'m>) {
         let Self { heads, lens, offloads, .. } = self;
-        let (mut asking, mut longest, mut spent) = (0, 0, 0);
-        for (index, (chain, (head, frame_len))) in list.chains.iter().zip(heads.iter_mut().zip(lens)).enumerate() {
-            let len = chain.len.saturating_sub(HEADER_LEN as u32);
-            *frame_len = len;
+        let (mut asking, mut longest, mut spent, mut count) = (0, 0, 0, 0);
+        let list = unread.read_heads(HEADER_LEN, heads, |index, head, chain_len| {
+            if spent > VISIT_BYTES_MAX {
+                return;
+            }
+            let len = chain_len.saturating_sub(HEADER_LEN as u32);
+            lens[index] = len;
             spent += u64::from(len);
-            head.read(chain.first, HEADER_LEN);
-            let mut frame_longest = len;
             // What that worker has written here was checked by it: it is all possible.
-            let header = head.net_header(HEADER_LEN);
-            if let Ok(Some((offload, cost))) = asked(header, head, len as usize, Abilities::all()) {
-                frame_longest = offload.longest(len);
+            let offload = asked(head.net_header(HEADER_LEN), head, len as usize, Abilities::all());
+            let offload = offload.ok().flatten();
+            spent += offload.map_or(0, |(_, cost)| cost);
+            if spent > VISIT_BYTES_MAX && index > 0 {
+                return;
+            }
+            if let Some((offload, _)) = offload {
                 offloads[index] = offload;
                 asking |= 1 << index;
-                spent += cost;
             }
-            longest = frame_longest.max(longest);
-            if spent > VISIT_BYTES_MAX && index > 0 {
-                return (asking, longest, index);
-            }
-        }
-        (asking, longest, list.chains.len())
+            longest = longest.max(offload.map_or(len, |(offload, _)| offload.longest(len)));
+            count = index + 1;
+        });
+        (asking, longest, count, list)
     }
 
     /// What bringing a frame to one receiver costs at most, in bytes that could be copied instead.

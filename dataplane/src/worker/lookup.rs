@@ -8,6 +8,7 @@ use crate::cpu::timestamp;
 use crate::flow::{Action, FlowKey, FlowTable, Learnt, MacRef, MacTable, Stamp, Station, Verdict};
 use crate::guest::set_bits;
 use crate::packet::MacAddress;
+use crate::policy::PortRules;
 
 /// What is decided of a frame.
 enum Decision {
@@ -108,6 +109,12 @@ impl Lookup<'_> {
 
     fn bridge(&self) -> Option<&BridgeView> {
         self.topology.bridges.get(usize::from(self.input()?.bridge))
+    }
+
+    /// The rules of the port that the burst came by.
+    #[inline(always)]
+    pub(super) fn rules(&self) -> Option<&PortRules> {
+        Some(&*self.input()?.rules)
     }
 
     /// Whether tags change under way.

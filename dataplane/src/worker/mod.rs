@@ -1,6 +1,6 @@
 //! Workers: a thread pinned to a CPU, polling every ring that it owns.
 //!
-//! `poll` is the loop, `walk` what happens to a burst, with its stages `heads`, `lookup` and `exit`, and `retag` where VLANs are; `sleep` is how a worker
+//! `poll` is the loop, `walk` what happens to a burst, with its stages `heads`, `judge`, `lookup` and `exit`, and `retag` where VLANs are; `sleep` is how a worker
 //! waits when nothing moves, `pulse` what gets it out of a system call; `command` is the only way into a running worker,
 //! `uplink` is how frames come from NICs and go to them; `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another worker. Nothing here
 //! allocates, locks or logs while frames move, and nothing here makes a system call but a guest's eventfd (and to sleep).
@@ -13,6 +13,7 @@ mod exit;
 mod hand_off;
 mod handle;
 mod heads;
+mod judge;
 mod lookup;
 mod poll;
 mod pulse;

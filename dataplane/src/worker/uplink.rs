@@ -4,7 +4,8 @@
 use arrayvec::ArrayVec;
 
 use super::exit::Exit;
-use super::heads::{Front, VISIT_BYTES_MAX, first};
+use super::heads::{Front, Scratch};
+use super::judge::{Judged, Source};
 use super::lookup::Lookup;
 use super::poll::SLOTS;
 use super::walk::Walker;
@@ -87,48 +88,25 @@ impl Walker {
         let mut list = ChainList::new();
         // Those for whose pieces there is no room come with the next visit.
         let count = if begun.is_some() { 1 } else { burst.len() };
-        let _ = (0..count).all(|index| list.push(burst.pieces(index)));
+        let unread = list.fill((0..count).map(|index| burst.pieces(index)));
         let (port, mtu, queue_counters) = (queue.id.port, queue.mtu, queue.counters.clone());
         super::walk::pay_if_owed(owed, pairs);
 
-        let front = InMbufs(&burst);
-        let mut read = scratch.read_heads(&list, &front, (Abilities::all(), mtu), port, flows.view());
-        if read.bytes + read.extra > VISIT_BYTES_MAX {
-            scratch.afford(&mut read, list.chains.len());
-        }
-        let dropped = &queue_counters.receive_dropped;
-        let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
-        let input = topology.ports.get(usize::from(port));
-        if let Some(input) = input.filter(|input| input.rules.judges_frames()) {
-            scratch.judge(&mut read, &input.rules, begun.is_some());
-        }
-        let judged = read.good;
-        let (forward, flood) = match begun {
-            None => scratch.look_up(&mut read, &lookup, flows, dropped),
-            Some(_) => (0, scratch.still_flooded(&read, &lookup)),
+        let source = Source {
+            front: InMbufs(&burst),
+            limits: (Abilities::all(), mtu),
+            begun,
+            received: &queue_counters.received,
+            dropped: &queue_counters.receive_dropped,
         };
+        let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
+        let Judged { list: frames_list, read, forward, flood, has_vlans } =
+            scratch.decide(unread, &source, &lookup, flows);
         let taken = read.taken;
-        if begun.is_none() {
-            if read.good != first(taken) {
-                scratch.count_dropped(&read, dropped);
-            }
-            if taken < list.chains.len() {
-                read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
-            }
-            queue_counters.received.add(taken as u64, read.bytes);
-        }
 
-        if let Some(input) = input.filter(|_| taken < list.chains.len()) {
-            scratch.unjudge(&read, judged, &input.rules);
-        }
-        let has_vlans = lookup.has_vlans();
-        if let Some(input) = input.filter(|_| has_vlans) {
-            scratch.find_vlans(forward | flood, &input.rules);
-        }
-
-        let super::heads::Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
+        let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
         let (longest, asking) = (read.longest, read.asking);
-        let frames = Frames { heads, lens, longest, list: &list, header_len: 0, asking, offloads, growths: None };
+        let frames = Frames { heads, lens, longest, list: frames_list, header_len: 0, asking, offloads, growths: None };
         let mut room = ChainList::new();
         let mut exit = Exit {
             worker: *number,

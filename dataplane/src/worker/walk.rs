@@ -10,7 +10,8 @@ use super::command::Mailbox;
 use super::counters::WorkerCounters;
 use super::exit::{Exit, group};
 use super::hand_off::{HEADER_LEN, HandOffReceiver, HandOffSender};
-use super::heads::{Scratch, VISIT_BYTES_MAX, VirtioNet, first};
+use super::heads::{Scratch, VirtioNet, first};
+use super::judge::{Judged, Source};
 use super::lookup::Lookup;
 use super::topology::Topology;
 use super::uplink::{Nics, deliver_to_nic, nic_at};
@@ -109,8 +110,8 @@ impl Walker {
         let mut list = ChainList::new();
         // Of a frame that is being flooded, each visit takes a part.
         let begun = pair.flood_begun;
-        pair.receive(memory, if begun.is_some() { 1 } else { BURST }, &mut list);
-        if list.chains.is_empty() {
+        let unread = pair.receive(memory, if begun.is_some() { 1 } else { BURST }, &mut list);
+        if unread.is_empty() {
             return 0;
         }
         let (port, header_len, mtu) = (pair.id.port, pair.header_len(), pair.mtu);
@@ -118,49 +119,26 @@ impl Walker {
         let likely = usize::from(pair.last_receiver);
         let mut room = ChainList::new();
         if let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(likely), memories.get(likely)) {
-            pair.reserve(memory, list.chains.len(), &mut room);
+            pair.reserve(memory, unread.len(), &mut room);
         }
         if !owed.is_empty() {
             pay(owed, pairs);
         }
         let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
-        let dropped = &pair.counters.receive_dropped;
-        let mut read =
-            scratch.read_heads(&list, &VirtioNet(header_len), (pair.features.may_ask(), mtu), port, flows.view());
-        if read.bytes + read.extra > VISIT_BYTES_MAX {
-            scratch.afford(&mut read, list.chains.len());
-        }
-        let input = topology.ports.get(usize::from(port));
-        if let Some(input) = input.filter(|input| input.rules.judges_frames()) {
-            scratch.judge(&mut read, &input.rules, begun.is_some());
-        }
-        let judged = read.good;
-        let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
-        let (forward, flood) = match begun {
-            None => scratch.look_up(&mut read, &lookup, flows, dropped),
-            Some(_) => (0, scratch.still_flooded(&read, &lookup)),
+        let source = Source {
+            front: VirtioNet(header_len),
+            limits: (pair.features.may_ask(), mtu),
+            begun,
+            received: &pair.counters.received,
+            dropped: &pair.counters.receive_dropped,
         };
+        let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
+        let Judged { list, read, forward, flood, has_vlans } = scratch.decide(unread, &source, &lookup, flows);
         let taken = read.taken;
-        if begun.is_none() {
-            if read.good != first(taken) {
-                scratch.count_dropped(&read, dropped);
-            }
-            if taken < list.chains.len() {
-                read.bytes = scratch.lens.iter().take(taken).copied().map(u64::from).sum();
-            }
-            pair.counters.received.add(taken as u64, read.bytes);
-        }
-        if let Some(input) = input.filter(|_| taken < list.chains.len()) {
-            scratch.unjudge(&read, judged, &input.rules);
-        }
-        let has_vlans = lookup.has_vlans();
-        if let Some(input) = input.filter(|_| has_vlans) {
-            scratch.find_vlans(forward | flood, &input.rules);
-        }
 
         let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
         let (asking, longest) = (read.asking, read.longest);
-        let frames = Frames { heads, lens, longest, list: &list, header_len, asking, offloads, growths: None };
+        let frames = Frames { heads, lens, longest, list, header_len, asking, offloads, growths: None };
         let mut exit = Exit {
             worker: *number,
             slot,
@@ -196,7 +174,7 @@ impl Walker {
 
         // Only now: the receivers' copies came straight from these buffers.
         if let Some(Some(pair)) = pairs.get_mut(slot) {
-            pair.complete(&list, if goes_on.is_some() { 0 } else { taken });
+            pair.complete(list, if goes_on.is_some() { 0 } else { taken });
             pair.flood_begun = goes_on;
             pair.last_receiver = last;
         }
@@ -236,14 +214,13 @@ impl Walker {
         let mut taken = 0;
         for from in links.from.iter().filter(|from| !from.is_empty()) {
             let mut list = ChainList::new();
-            from.take(from.memory(), &mut list, &mut scratch.outputs);
+            let unread = from.take(from.memory(), &mut list, &mut scratch.outputs);
             if !owed.is_empty() {
                 pay(owed, pairs); // no burst of our own guests may come to do it
             }
-            let (asking, longest, count) = scratch.read_handed(&list);
+            let (asking, longest, count, list) = scratch.read_handed(unread);
             let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
-            let frames =
-                Frames { heads, lens, longest, list: &list, header_len: HEADER_LEN, asking, offloads, growths: None };
+            let frames = Frames { heads, lens, longest, list, header_len: HEADER_LEN, asking, offloads, growths: None };
             let mut pending = first(count);
             while pending != 0 {
                 let slot = outputs[pending.trailing_zeros() as usize % BURST];

@@ -13,7 +13,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use ringway::guest::Features;
-use ringway::guest::memory::{GuestMemory, Region, RegionAddress};
+use ringway::guest::memory::{GuestMemory, Region, RegionAddress, Segment};
 use ringway::guest::ring::{CHAINS_MAX, Chain, ChainList, Direction, Ring, RingAddress, RingError, SEGMENTS_MAX, Used};
 use ringway_testbed::driver::front_end::Bells;
 use ringway_testbed::driver::{DriverMemory, Layout, PATIENCE, Piece, Queue, Rules, Span};
@@ -207,6 +207,28 @@ fn encoded(layout: Layout, size: u16, slots: u64) -> u32 {
     }
 }
 
+/// Memory of another guest: what is in a piece is seen when it was copied there.
+struct Receiver {
+    memory: DriverMemory,
+    shared: Arc<GuestMemory>,
+}
+
+thread_local! {
+    static RECEIVER: Receiver = {
+        let memory = DriverMemory::new(&[APART]).unwrap();
+        let shared = map(&memory);
+        Receiver { memory, shared }
+    };
+}
+
+impl Receiver {
+    fn copy(&self, segment: Segment<'_>) -> Vec<u8> {
+        let len = segment.len();
+        assert_eq!(segment.copy_to(self.shared.segment(&mut 0, APART.guest, len as u32).unwrap()), len);
+        self.memory.read(APART.guest, len)
+    }
+}
+
 /// Whether the device sees of a chain what the driver put there.
 fn check(memory: &DriverMemory, list: &ChainList<'_>, chain: &Chain<'_>, offered: &Offered, direction: Direction) {
     assert_eq!((chain.id, chain.slots), (offered.id, offered.slots));
@@ -224,13 +246,8 @@ fn check(memory: &DriverMemory, list: &ChainList<'_>, chain: &Chain<'_>, offered
             segment.write(&pattern[seed % 251..][..segment.len()]);
         }
     }
-    // Read through the device's mapping, or written through it: the driver's is the same.
-    let mut seen = Vec::new();
-    for segment in segments {
-        let start = seen.len();
-        seen.resize(start + segment.len(), 0);
-        segment.read(&mut seen[start..]);
-    }
+    // Copied through the device's mapping, or written through it: the driver's is the same.
+    let seen: Vec<u8> = segments.iter().flat_map(|&segment| RECEIVER.with(|receiver| receiver.copy(segment))).collect();
     // Pieces of one chain may overlap; what was written last is what both see.
     let bytes: Vec<_> = offered.pieces.iter().map(|piece| memory.read(piece.address, piece.len as usize)).collect();
     assert!(seen == bytes.concat(), "other bytes in {offered:?}");

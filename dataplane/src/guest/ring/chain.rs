@@ -4,8 +4,9 @@ use std::slice;
 
 use arrayvec::ArrayVec;
 
+use super::super::frame::FrameHead;
 use super::super::memory::{GuestMemory, Segment};
-use super::{CHAINS_MAX, Direction, RingFault};
+use super::{BURST, CHAINS_MAX, Direction, RingFault};
 
 /// The most pieces that the chains of one burst may have in all, beside those of one piece each. A frame of
 /// 64 KiB in pages has 17.
@@ -70,8 +71,16 @@ impl<'m> ChainList<'m> {
         self.segments.get(start..start + usize::from(chain.count)).unwrap_or(&[])
     }
 
+    /// Becomes a list of chains that are in no ring, one for each of `frames`, made of its pieces; of as many as there is room
+    /// for.
+    pub fn fill<P: Iterator<Item = Segment<'m>>>(&mut self, mut frames: impl Iterator<Item = P>) -> Unread<'_, 'm> {
+        self.clear();
+        let _ = frames.all(|pieces| self.push(pieces));
+        Unread(self)
+    }
+
     /// Adds a chain that is in no ring, of `pieces`. `false`, and nothing added, if there is no room for it.
-    pub fn push(&mut self, mut pieces: impl Iterator<Item = Segment<'m>>) -> bool {
+    fn push(&mut self, mut pieces: impl Iterator<Item = Segment<'m>>) -> bool {
         let (start, Some(first)) = (self.segments.len(), pieces.next()) else { return false };
         let mut chain = Chain { slots: 0, ..Chain::single(first, 0) };
         for (piece, is_second) in pieces.zip(std::iter::once(true).chain(std::iter::repeat(false))) {
@@ -108,6 +117,60 @@ impl<'m> ChainList<'m> {
     pub(super) fn builder<'a>(&'a mut self, memory: &'m GuestMemory, direction: Direction) -> ChainBuilder<'a, 'm> {
         let start = self.segments.len();
         ChainBuilder { list: self, memory, direction, start, len: 0 }
+    }
+}
+
+/// A burst of frames that nobody has looked at. Looking ends it, so that each byte that is judged is read once: what there is
+/// after it, the [`ChainList`], can be copied to others and not be read.
+#[derive(Debug)]
+pub struct Unread<'a, 'm>(&'a mut ChainList<'m>);
+
+impl<'a, 'm> Unread<'a, 'm> {
+    /// Those of `list`, which was just filled.
+    #[inline(always)]
+    pub(in super::super) fn new(list: &'a mut ChainList<'m>) -> Self {
+        Self(list)
+    }
+
+    /// Frames.
+    #[inline(always)]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.chains.len()
+    }
+
+    /// Whether there are none.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.chains.is_empty()
+    }
+
+    /// Copies the head of each frame, and the virtio-net header of `header_len` bytes before it, into `heads`, and then tells
+    /// `judge` of it: its number, its head, the bytes of the chain.
+    #[inline(always)]
+    pub fn read_heads(
+        self,
+        header_len: usize,
+        heads: &mut [FrameHead; BURST],
+        mut judge: impl FnMut(usize, &FrameHead, u32),
+    ) -> &'a ChainList<'m> {
+        let list: &'a ChainList<'m> = self.0;
+        for (index, (chain, head)) in list.chains.iter().zip(heads).enumerate() {
+            if chain.is_single() {
+                head.read(chain.first, header_len);
+            } else {
+                head.gather(list.segments(chain), header_len);
+            }
+            judge(index, head, chain.len);
+        }
+        list
+    }
+
+    /// The chains, of which nothing is read at all.
+    #[must_use]
+    pub fn unseen(self) -> &'a ChainList<'m> {
+        self.0
     }
 }
 

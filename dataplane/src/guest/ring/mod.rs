@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-pub use chain::{Chain, ChainList, SEGMENTS_MAX};
+pub use chain::{Chain, ChainList, SEGMENTS_MAX, Unread};
 pub use fault::RingFault;
 pub use packed::PackedRing;
 pub use split::SplitRing;
