@@ -64,6 +64,17 @@ impl Subject {
         resident(&fs::read_to_string(format!("/proc/{}/status", process.pid()))?)
     }
 
+    /// Time that it and this thread, which is its guests, have had their CPUs so far.
+    pub(super) fn cpu_times(&mut self) -> Result<[f64; 2]> {
+        let process = match self {
+            Self::Ringway(ringway) => ringway.process(),
+            Self::Ovs(ovs) => ovs.process(),
+        };
+        let own = fs::read_to_string("/proc/thread-self/schedstat")?;
+        let own: f64 = own.split(' ').next().context("no schedstat")?.parse()?;
+        Ok([process.cpu_time()?.as_secs_f64(), own / 1e9])
+    }
+
     /// Its metrics page, of Ringway.
     pub(super) fn metrics(&self) -> Result<Option<Metrics>> {
         match self {

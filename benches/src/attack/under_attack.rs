@@ -46,6 +46,8 @@ pub(super) struct Suffered {
     /// Of Ringway: stations and flows remembered, as parts of what there may be.
     pub(super) stations: Option<f64>,
     pub(super) flows: Option<f64>,
+    /// The smallest part of its CPU that switch or guests had.
+    pub(super) cpu_share: f64,
 }
 
 pub(super) fn measure(attack: Attack, backend: Backend, measured: Duration, tsc_hz: f64) -> Result<Suffered> {
@@ -61,13 +63,17 @@ pub(super) fn measure(attack: Attack, backend: Backend, measured: Duration, tsc_
     let capacity = arrived(&full);
     ensure!(capacity > 0.0, "no frame came from the neighbour to its peer");
     let rate = Rate::PerSecond(capacity * SHARE);
+    let (begun, times) = (Instant::now(), subject.cpu_times()?);
     let alone = generator.run(&mut pair(rate), WARM_UP, measured)?;
+    let share_alone = share(times, subject.cpu_times()?, begun.elapsed());
 
     let mut streams = pair(rate);
     streams.push(Stream { guest: ATTACKER, pattern: attack.pattern(), rate: Rate::Line });
     generator.run(&mut streams, Duration::ZERO, ATTACK_BEGINS)?;
     let (before, memory) = (subject.metrics()?, subject.memory()?);
+    let (begun, times) = (Instant::now(), subject.cpu_times()?);
     let attacked = generator.run(&mut streams, WARM_UP, measured)?;
+    let cpu_share = share(times, subject.cpu_times()?, begun.elapsed()).min(share_alone);
     let (after, memory_after) = (subject.metrics()?, subject.memory()?);
 
     const MIB: f64 = 1024.0 * 1024.0;
