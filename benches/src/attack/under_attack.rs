@@ -1,6 +1,6 @@
 //! A neighbour's traffic without the attacker and with it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use ringway_testbed::{Metrics, scratch_dir};
@@ -100,7 +100,14 @@ pub(super) fn measure(attack: Attack, backend: Backend, measured: Duration, tsc_
         named,
         stations: after.as_ref().map(|page| limits(page, "ringway_mac_entries", MACS_MAX)),
         flows: after.as_ref().map(|page| limits(page, "ringway_flow_entries", page.sum("ringway_flow_capacity", &[]))),
+        cpu_share,
     })
+}
+
+/// The smaller part of its CPU that one of both had.
+pub(super) fn share(before: [f64; 2], after: [f64; 2], passed: Duration) -> f64 {
+    let shares = before.iter().zip(after).map(|(before, after)| (after - before) / passed.as_secs_f64());
+    shares.fold(f64::INFINITY, f64::min)
 }
 
 /// The default of `macs_max`.
