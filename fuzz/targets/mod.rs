@@ -2,6 +2,7 @@
 //! its own making, under AddressSanitizer; the test `fuzz_replay` calls them with the corpus.
 #![allow(dead_code, reason = "each fuzzer calls one of them")]
 
+mod headers;
 mod input;
 mod memory;
 mod rings;
@@ -20,4 +21,9 @@ pub fn split(data: &[u8]) {
 /// A front end that says anything, and a guest behind it that has put anything into its memory.
 pub fn session(data: &[u8]) {
     session::run(data);
+}
+
+/// A frame of any bytes.
+pub fn headers(data: &[u8]) {
+    headers::run(data);
 }

@@ -31,17 +31,23 @@ fn ipv4(l3: &[u8]) -> Option<u64> {
     let hash = mix(4, l3.get(12..20)?);
     let header_len = usize::from(l3[0] & 0x0f) * 4;
     let fragment = be16(l3, 6)? & 0x3fff != 0; // offset or more-fragments
-    Some(if fragment { hash } else { with_ports(hash, l3[9], l3, header_len) })
+    let packet = l3.get(..usize::from(be16(l3, 2)?)).unwrap_or(l3);
+    Some(if fragment { hash } else { with_ports(hash, l3[9], packet, header_len) })
 }
 
 fn ipv6(l3: &[u8]) -> Option<u64> {
     let hash = mix(6, l3.get(8..40)?);
+    let packet = match usize::from(be16(l3, 4)?) {
+        0 => l3, // a jumbo packet's length is in an option
+        payload => l3.get(..40 + payload).unwrap_or(l3),
+    };
     // Extension headers end the walk: the addresses alone must do then.
-    Some(with_ports(hash, l3[6], l3, 40))
+    Some(with_ports(hash, l3[6], packet, 40))
 }
 
-fn with_ports(hash: u64, protocol: u8, l3: &[u8], header_len: usize) -> u64 {
-    match l3.get(header_len..header_len + 4) {
+/// What lies behind the packet is padding, and no ports.
+fn with_ports(hash: u64, protocol: u8, packet: &[u8], header_len: usize) -> u64 {
+    match packet.get(header_len..header_len + 4) {
         Some(ports) if matches!(protocol, TCP | UDP | SCTP) => mix(hash, ports),
         _ => hash,
     }

@@ -34,3 +34,8 @@ fn split() {
 fn session() {
     replay("session", targets::session);
 }
+
+#[test]
+fn headers() {
+    replay("headers", targets::headers);
+}
