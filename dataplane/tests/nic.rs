@@ -10,6 +10,7 @@ use ringway::account::DropReason;
 use ringway::nic::double::{SentFrame, Wire};
 use ringway::nic::{Host, Port, Received, TxFlags};
 use ringway::packet::Abilities;
+use ringway_config::{IpPrefix, PortPolicy, RateLimit, RateUnit, Vlan};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::front_end::feature;
 use ringway_testbed::driver::net_header::DATA_VALID;
@@ -208,4 +209,132 @@ fn pseudo(frame: &[u8], l4: usize, v6: bool) -> [u8; 2] {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     (sum as u16).to_be_bytes()
+}
+
+fn access(vlan: u16) -> PortPolicy {
+    PortPolicy { vlan: Vlan::Access(vlan), ..PortPolicy::default() }
+}
+
+/// The frame with a tag.
+fn tagged(frame: &[u8], vlan: u16) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0], &vlan.to_be_bytes(), &frame[12..]].concat()
+}
+
+/// Tags are put in and taken out on the way to a NIC and from it, whether the frame is copied from a guest or came in an mbuf; what is of
+/// another VLAN goes nowhere.
+#[test]
+fn vlans_on_nics() {
+    for layout in LAYOUTS {
+        let trunk = Vlan::Trunk { allowed: [10, 20].into_iter().collect(), native: None };
+        let nic_policy = PortPolicy { vlan: trunk, ..PortPolicy::default() };
+        let net =
+            Setup { ports: 2, nics: 2, policies: &[access(10), access(20)], nic_policy, ..Setup::default() }.start();
+        let mut guests = [0, 1].map(|index| net.plug(index, Options::new(layout)));
+        let (one, two) = (Nic::plug(&net, 0, Abilities::empty()), Nic::plug(&net, 1, Abilities::empty()));
+        // From a guest, to all of its VLAN.
+        let hello = frame(BROADCAST, mac(1), 100, 7);
+        guests[0].send(&hello);
+        for nic in [&one, &two] {
+            assert_eq!(nic.sent(1)[0].bytes, tagged(&hello, 10));
+        }
+        // To it from a NIC, however the frame is cut; to the other NIC in the mbuf that it came in.
+        for (len, cut) in [(100, 2048), (1400, 2048), (1400, 64)] {
+            let answer = frame(mac(1), mac(2), len, 8);
+            one.wire.put(&tagged(&answer, 10), Received::Unchecked, cut);
+            assert!(guests[0].receive().as_deref() == Some(&answer[..]), "{layout:?} {len} bytes in {cut}");
+            let over = tagged(&frame(mac(2), mac(3), len, 9), 10);
+            two.wire.put(&over, Received::Unchecked, cut);
+            assert_eq!(one.sent(1)[0].bytes, over);
+        }
+        // The station is known in VLAN 10 only; 30 is nobody's, and a trunk without a native VLAN takes nothing bare.
+        guests[1].send(&frame(mac(2), mac(4), 100, 1));
+        assert_eq!(one.sent(1)[0].bytes[12..16], [0x81, 0, 0, 20], "flooded in VLAN 20");
+        assert_eq!(two.sent(1)[0].bytes[12..16], [0x81, 0, 0, 20]);
+        for wrong in [tagged(&hello, 30), hello.clone()] {
+            one.wire.put(&wrong, Received::Unchecked, 2048);
+        }
+        assert!(eventually(|| one.dropped(DropReason::VlanNotAllowed) == 2));
+        assert!(guests.iter_mut().all(|guest| guest.hears_nothing()));
+        net.assert_balances();
+    }
+}
+
+/// Guards, isolation, storms and limits hold for what comes from a NIC as they do for a guest's.
+#[test]
+fn guards_and_limits_on_nics() {
+    let allowed_ips = Some(vec![IpPrefix::parse("10.0.0.1").unwrap()]);
+    let nic_policy = PortPolicy {
+        allowed_macs: Some(vec![mac(1)]),
+        allowed_ips,
+        isolated: true,
+        storm_limit: 1,
+        ..PortPolicy::default()
+    };
+    let net = Setup { ports: 2, nics: 1, nic_policy: nic_policy.clone(), policies: &[isolated()], ..Setup::default() }
+        .start();
+    let mut guests = [0, 1].map(|index| net.plug(index, Options::new(LAYOUTS[0])));
+    let nic = Nic::plug(&net, 0, Abilities::empty());
+    guests[0].send(&frame(BROADCAST, mac(10), 60, 0));
+    guests[1].send(&frame(BROADCAST, mac(11), 60, 0));
+    assert_eq!(&nic.sent(1)[0].bytes[6..12], mac(11), "of an isolated guest an isolated NIC hears nothing");
+    let packet = |to, from, source: [u8; 4]| {
+        let mut bytes = Vec::new();
+        let udp = etherparse::PacketBuilder::ethernet2(from, to).ipv4(source, [10, 0, 0, 9], 64).udp(1, 2);
+        udp.write(&mut bytes, b"payload").unwrap();
+        bytes
+    };
+    let put = |bytes: &[u8]| nic.wire.put(bytes, Received::Unchecked, 2048);
+    let good = packet(mac(11), mac(1), [10, 0, 0, 1]);
+    while guests[1].pairs[0].try_receive().is_some() {}
+    put(&good);
+    assert!(guests[1].receive().as_deref() == Some(&good[..]));
+    put(&packet(mac(11), mac(2), [10, 0, 0, 1]));
+    assert!(eventually(|| nic.dropped(DropReason::GuardMac) == 1));
+    put(&packet(mac(11), mac(1), [10, 0, 0, 2]));
+    assert!(eventually(|| nic.dropped(DropReason::GuardIp) == 1));
+    put(&packet(mac(10), mac(1), [10, 0, 0, 1]));
+    assert!(eventually(|| nic.dropped(DropReason::Isolated) == 1));
+    // Nobody else is the station of a guard.
+    guests[0].send(&frame(BROADCAST, mac(1), 60, 0));
+    assert!(eventually(|| net.receive_dropped(0, DropReason::MacHeld) == 1));
+    (0..50).for_each(|_| put(&packet(BROADCAST, mac(1), [10, 0, 0, 1])));
+    assert!(eventually(|| nic.dropped(DropReason::StormLimit) >= 40));
+    net.assert_balances();
+}
+
+fn isolated() -> PortPolicy {
+    PortPolicy { isolated: true, ..PortPolicy::default() }
+}
+
+/// A limit is the port's, however many queues it has, and on however many workers.
+#[test]
+fn queues_of_several_workers_share_a_limit() {
+    const FRAMES: u64 = 20_000;
+    let workers = 2.min(guests::cpus());
+    let limit = Some(RateLimit { unit: RateUnit::Frames, per_second: 10, burst: 1000 });
+    let nic_policy = PortPolicy { limit_in: limit, ..PortPolicy::default() };
+    let net = Setup { ports: 1, nics: 1, workers, nic_policy, ..Setup::default() }.start();
+    let mut guest =
+        net.plug(0, Options { size: 4096, buffers: 4096, memory_len: 32 << 20, ..Options::new(LAYOUTS[0]) });
+    guest.send(&frame(BROADCAST, mac(1), 60, 0));
+    assert!(guest.settles());
+    let port = net.switch.nics[0].clone();
+    port.link.set(true, 0);
+    let wires: Vec<_> = (0..workers).map(|_| Wire::new()).collect();
+    for n in 0..FRAMES {
+        wires[n as usize % workers].put(&frame(mac(1), mac(2), 60, n), Received::Unchecked, 2048);
+    }
+    let begun = std::time::Instant::now();
+    let queues = (0..).zip(&wires).map(|(index, wire)| wire.queue(&port, index, Abilities::empty())).collect();
+    net.switch.attach(port.id, queues).unwrap();
+    let dropped = || {
+        let of = |index| port.counters(index).receive_dropped.get(DropReason::RateLimitIn);
+        (0..workers as u16).map(of).sum::<u64>()
+    };
+    let received = || (0..workers as u16).map(|index| port.counters(index).received.packets.get()).sum::<u64>();
+    assert!(eventually(|| received() == FRAMES));
+    let most = 1000 + 10 * (begun.elapsed().as_secs() + 1) + 1;
+    let passed = FRAMES - dropped();
+    assert!((1000..=most).contains(&passed), "{passed} of {FRAMES} passed, {most} may");
+    net.assert_balances();
 }

@@ -50,6 +50,9 @@ const COSTS: &[&str] = &["flows", " Mframe/s", " cycles", " min", " max"];
 const TRIES: usize = 3;
 const CPU_SHARE_MIN: f64 = 0.93;
 
+/// Huge pages beside Open vSwitch's, in MiB: a Ringway that was there a moment before may have some.
+const TABLES_MIB: u32 = 64;
+
 /// All rounds of one attack on one switch.
 type Rounds = BTreeMap<(Attack, Backend), Vec<Result<Suffered, String>>>;
 
@@ -58,7 +61,11 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
         options.backends.iter().copied().filter(|backend| [Backend::Ringway, Backend::Ovs].contains(backend)).collect();
     ensure!(!backends.is_empty(), "attacked are ringway and ovs: name one of them with --backends");
     let machine = Machine::prepare()?;
-    let _pages = if backends.contains(&Backend::Ovs) { Some(HugePages::reserve(switch::MEMORY_MIB)?) } else { None };
+    let _pages = if backends.contains(&Backend::Ovs) {
+        Some(HugePages::reserve(switch::MEMORY_MIB + TABLES_MIB)?)
+    } else {
+        None
+    };
     let measured = Duration::from_secs(options.seconds);
     let (mut rounds, mut costs) = (Rounds::new(), Vec::new());
     for number in 1..=options.rounds {

@@ -2,8 +2,10 @@
 //!
 //! In what order frames come is what tells here, not when: all that is sent waits in the rings before the worker wakes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ringway::account::DropReason;
 use ringway::nic::Host;
 use ringway::nic::Received;
 use ringway::nic::double::Wire;
@@ -184,4 +186,52 @@ fn nic_beside_guest(net: &Net, guests: &mut [Guest]) -> bool {
     net.switch.detach(nic.id);
     guests.iter_mut().for_each(|guest| while guest.pairs[0].try_receive().is_some() {});
     cheap > usize::from(CHEAP) / 4
+}
+
+/// A frame that is flooded over several visits is read anew in each: what its sender makes of it meanwhile, such as a frame of
+/// somebody else's station, goes no further.
+#[test]
+fn a_frame_that_changes_while_it_is_flooded() {
+    const LONG: usize = 60_000;
+    let stolen = mac(500);
+    let guarded = PortPolicy { allowed_macs: Some(vec![station(1), stolen]), ..PortPolicy::default() };
+    let net = Setup { ports: 13, policies: &[PortPolicy::default(), guarded], ..Setup::default() }.start();
+    let options = Options { memory_len: 8 << 20, ..Options::new(Layout::Packed) };
+    let mut guests: Vec<_> = (0..13).map(|index| net.plug(index, options)).collect();
+    introduce(&mut guests);
+    let (memory, done) = (guests[0].memory.clone(), AtomicBool::new(false));
+    let bytes = [vec![0; 12], frame(BROADCAST, station(0), LONG, 7)].concat();
+    let address = memory.alloc(bytes.len() as u64, 1);
+    memory.write(address, &bytes);
+    assert!(guests[0].settles());
+    let piece = Piece { address, len: bytes.len() as u32, writable: false };
+    let (mut heard, mut received) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for source in [stolen, station(0)] {
+                    memory.write(address + 12 + 6, &source);
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for _ in 0..300 {
+            guests[0].pairs[0].transmitq.add(&[piece], false).unwrap();
+            kick(&guests[0]);
+            let came_back = eventually(|| guests[0].pairs[0].reclaim() == 1);
+            if !came_back {
+                done.store(true, Ordering::Relaxed); // or the scope never ends
+            }
+            assert!(came_back);
+            for guest in &mut guests[1..] {
+                while let Some(came) = guest.pairs[0].try_receive() {
+                    heard += usize::from(is_from(&came, stolen));
+                    received += 1;
+                }
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(heard, 0, "frames of a stolen station among {received}");
+    assert!(received > 0 && net.receive_dropped(0, DropReason::MacHeld) > 0);
 }
