@@ -161,6 +161,7 @@ fn libvirt_boots_what_was_planned() {
         // Those of other devices are no more than planned, and a third of them at least.
         let msi = net.run(name, "grep -c MSI /proc/interrupts; true").trim().parse::<u64>().unwrap();
         let other = json["arithmetic"]["vectors_other"].as_u64().unwrap();
+        println!("{}\n{}", net.run(name, "grep MSI /proc/interrupts"), net.libvirt.virsh(&["dumpxml", name]).unwrap());
         println!("{name}: {msi} vectors of other devices, planned {other}");
         assert!((1..=other).contains(&msi), "{msi} vectors of other devices, planned {other}");
     }

@@ -170,16 +170,16 @@ fn qemus_line_is_what_a_shell_takes() {
 /// What a guest needs that QEMU emulates: libvirt's vectors are taken away by the XML itself, and QEMU's by its line.
 #[test]
 fn an_emulated_guest_has_no_vectors() {
-    let text = "[guest]\nvcpus = 2\nmemory_mib = 64\nvirt_type = \"qemu\"\n[[nic]]\nname = \"a.b\"\nqueues = 2\n[[nic]]\nname = \"c\"\n";
+    let text = "[guest]\nvcpus = 2\nmemory_mib = 64\nvirt_type = \"qemu\"\n[[nic]]\nname = \"a.b\"\nqueues = 2\n[[nic]]\nname = \"a_b\"\n";
     let made = planned(text);
     let xml = made.xml();
     assert!(
         xml.starts_with("<domain type=\"qemu\" xmlns:qemu=\"http://libvirt.org/schemas/domain/qemu/1.0\">"),
         "{xml}"
     );
-    for index in 0..2 {
-        assert!(xml.contains(&format!("<alias name=\"ua-net{index}\"/>")), "{xml}");
-        assert!(xml.contains(&format!("<qemu:device alias=\"ua-net{index}\">")), "{xml}");
+    for alias in ["ua-a_b", "ua-a_b-1"] {
+        assert!(xml.contains(&format!("<alias name=\"{alias}\"/>")), "{xml}");
+        assert!(xml.contains(&format!("<qemu:device alias=\"{alias}\">")), "{xml}");
     }
     assert_eq!(xml.matches("<qemu:property name=\"vectors\" type=\"unsigned\" value=\"0\"/>").count(), 2, "{xml}");
     assert_eq!(made.qemu().matches(",vectors=0").count(), 2, "{}", made.qemu());

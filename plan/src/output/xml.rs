@@ -65,10 +65,15 @@ impl Plan {
         Ok(())
     }
 
-    /// A name for the device that is not libvirt's to choose: one of the operator's begins with `ua-`.
+    /// A name for the device that is not libvirt's to choose: one of the operator's begins with `ua-`, is no other device's in
+    /// the domain, and has no dot.
     fn alias(&self, nic: &GuestNic) -> String {
-        let index = self.nics.iter().position(|one| one.name == nic.name).unwrap_or_default();
-        format!("ua-net{index}")
+        let plain = |nic: &GuestNic| nic.name.replace('.', "_");
+        let before = self.nics.iter().take_while(|one| one.name != nic.name);
+        match before.filter(|one| plain(one) == plain(nic)).count() {
+            0 => format!("ua-{}", plain(nic)),
+            count => format!("ua-{}-{count}", plain(nic)),
+        }
     }
 
     fn memory_backing(&self, xml: &mut Xml) -> io::Result<()> {
