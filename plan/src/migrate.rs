@@ -38,7 +38,11 @@ fn lost(nic: &GuestNic, there: &Host) -> Vec<Refusal> {
     }
     if nic.queue_pairs > there.queue_pairs_max {
         let what = format!("{host} offers {} queue pairs and the guest has {}", there.queue_pairs_max, nic.queue_pairs);
-        refuse(what, format!("plan it with queues = {} and start it anew", there.queue_pairs_max));
+        let mend = match there.queue_pairs_max {
+            0 => "upgrade Ringway there".to_owned(),
+            most => format!("plan it with queues = {most} and start it anew"),
+        };
+        refuse(what, mend);
     }
     let mtu = u32::from(nic.mtu.unwrap_or(1500));
     let (carries, where_) = match port {

@@ -203,8 +203,13 @@ fn nic(said: &str) -> anyhow::Result<Nic> {
     let number = |key: &str, value: &str| {
         value.parse::<i64>().map_err(|_| anyhow!("--nic: {key}={value} is no number; write one like {key}=4"))
     };
+    let mut keys = Vec::new();
     for part in said.split(',') {
         let (key, value) = key_and_value("--nic", part)?;
+        if keys.contains(&key) {
+            bail!("--nic: {key} is there twice; leave one of them out");
+        }
+        keys.push(key);
         let text = || Some(value.to_owned());
         match key {
             "name" => value.clone_into(&mut nic.name),

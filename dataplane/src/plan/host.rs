@@ -1,7 +1,6 @@
 //! What is true of this host.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
@@ -10,6 +9,7 @@ use ringway::worker::{Worker, first_of_each_node, parse_cpu_list};
 use ringway_config::{Feature, PortKind};
 use ringway_plan::{Host, HugePages, Node, NodePages, SwitchPort};
 use rustix::net::sockopt::socket_peercred;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Pid, Resource, getrlimit};
 
 /// This host with its switch; of the switch's own configuration only if it is named. The switch at the control socket, if one
@@ -61,8 +61,11 @@ struct Files {
 
 /// Those of the switch that listens at `control_socket`, if one does.
 fn running(control_socket: &Path) -> Option<Files> {
-    let stream = UnixStream::connect(control_socket).ok()?;
-    let switch: Pid = socket_peercred(&stream).ok()?.pid;
+    // One that is stuck, with a full queue, is not waited for.
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
+    connect(&socket, &SocketAddrUnix::new(control_socket).ok()?).ok()?;
+    let switch: Pid = socket_peercred(&socket).ok()?.pid;
     let proc = Path::new("/proc").join(switch.as_raw_nonzero().to_string());
     let max = open_files(&fs::read_to_string(proc.join("limits")).ok()?)?;
     let used = fs::read_dir(proc.join("fd")).ok().map(|files| files.count() as u64);

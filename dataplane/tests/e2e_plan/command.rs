@@ -136,6 +136,8 @@ fn what_is_wrong_is_a_line() {
         (vec!["--flavor", all[3]], "no flavor"),
         (vec!["--nic", "queue=4"], "unknown key `queue`"),
         (vec!["--nic", "queues=many\nmore"], "is no number"),
+        (vec!["--nic", "name=a,mtu=1500,name=b"], "name is there twice"),
+        (by_hand(&["--nic", "name=../x"]), "`../x` cannot be one"),
         (vec!["--flavor-property", "hw:x"], "is not KEY=VALUE"),
         (vec!["--nova-conf", "--physnet", "a=nosuchnic"], "there is no interface"),
         (by_hand(&["--interface", "b"]), "there is no NIC b"),

@@ -141,10 +141,14 @@ impl Input {
 }
 
 fn read<T: DeserializeOwned>(text: &str, file: &Path, what: &str) -> Result<T, InputError> {
+    let mend = format!("give it what `openstack {what} show -f json` prints");
+    // A list would be read as fields in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(InputError::at_line(file, 1, format!("no {what}: this is a list; {mend}")));
+    }
     serde_json::from_str(text).map_err(|error| {
         let said = error.to_string();
         let said = said.split(" at line ").next().unwrap_or_default();
-        let mend = format!("give it what `openstack {what} show -f json` prints");
         InputError::at_line(file, error.line().max(1), format!("no {what}: {said}; {mend}"))
     })
 }
@@ -230,6 +234,9 @@ mod tests {
             "f.json:2: no flavor: invalid type: string \"4\", expected i64; give it what `openstack flavor show -f json` prints"
         );
         assert!(line(input.add_image(FLAVOR, Path::new("f"))).contains("missing field `min_ram`"));
+        assert!(
+            line(input.add_port(&format!(" [{PORT}]"), Path::new("p"))).starts_with("p:1: no port: this is a list; ")
+        );
         assert!(line(input.add_flavor("", Path::new("f"))).starts_with("f:1: no flavor: EOF"));
         assert!(line(input.add_port(&PORT.replace("\"vhostuser\"", "\"ovs\""), Path::new("p"))).contains("is ovs"));
         let failed = PORT.replace("\"vhostuser\"", "\"binding_failed\"");

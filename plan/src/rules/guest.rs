@@ -38,12 +38,17 @@ pub(crate) fn of(input: &Input, found: &mut Findings) -> Option<Guest> {
     let name = said.name.clone().or_else(|| input.nic.first().map(|nic| nic.name.clone())).unwrap_or_default();
     let is_good =
         !name.trim().is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('/') && name.chars().all(is_xml);
-    // Without a NIC there is no name either, and that is told elsewhere.
-    if !is_good && (said.name.is_some() || !input.nic.is_empty()) {
+    // One that is taken from a NIC is judged there.
+    if !is_good && said.name.is_some() {
         found.refuse(Rule::DomainName, "name", format!("`{name}` cannot name a domain"), "choose another name");
     }
     if said.kernel.is_none() && (said.initrd.is_some() || said.cmdline.is_some()) {
-        found.refuse(Rule::Guest, "initrd, cmdline", "there is no kernel that they belong to", "add kernel = \"PATH\"");
+        found.refuse(
+            Rule::DirectBoot,
+            "initrd, cmdline",
+            "there is no kernel that they belong to",
+            "add kernel = \"PATH\"",
+        );
     }
     let paths =
         [("emulator", &said.emulator), ("disk", &said.disk), ("kernel", &said.kernel), ("initrd", &said.initrd)];
@@ -78,7 +83,7 @@ pub(crate) fn path(about: &str, path: &Path, found: &mut Findings) -> bool {
             found.refuse(Rule::Text, about, format!("`{shown}` has control characters in it"), "rename it");
         }
         Some(_) if !path.is_absolute() => {
-            found.refuse(Rule::Guest, about, format!("`{shown}` is relative"), "write it from the root");
+            found.refuse(Rule::AbsolutePath, about, format!("`{shown}` is relative"), "write it from the root");
         }
         Some(_) => return true,
     }

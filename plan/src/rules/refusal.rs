@@ -101,6 +101,10 @@ rules! {
     ViommuMachine: "nova", "InvalidVIOMMUMachineType", "wants q35 for hw:viommu_model on x86-64";
     /// Encrypted memory.
     MemEncryption: "nova", "get_mem_encryption_constraint", "encrypts the guest's memory (SEV), and virtio devices then need VIRTIO_F_ACCESS_PLATFORM, which Ringway does not offer";
+    /// Paths.
+    AbsolutePath: "libvirt", "absFilePath", "takes paths from the root only";
+    /// A kernel and what belongs to it.
+    DirectBoot: "libvirt", "<kernel>", "boots an initrd and a command line with a kernel only";
     /// What text may hold.
     Text: "XML", "Char", "holds no control characters";
     /// A domain's name.
