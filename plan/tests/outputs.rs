@@ -161,7 +161,10 @@ fn json_has_all_of_it() {
 #[test]
 fn qemus_line_is_what_a_shell_takes() {
     let line = planned(GUEST).qemu();
-    assert!(line.contains("-name 'web 1'") && line.contains("queues=8") && line.contains("host_mtu=9000"), "{line}");
+    assert!(
+        line.contains("-name 'guest=web 1'") && line.contains("queues=8") && line.contains("host_mtu=9000"),
+        "{line}"
+    );
     assert!(line.contains("path=/run/guests/m.sock,reconnect=1") && line.contains("packed=on"), "{line}");
     let lines: Vec<&str> = line.lines().collect();
     assert!(lines[..lines.len() - 1].iter().all(|line| line.ends_with(" \\")), "{line}");

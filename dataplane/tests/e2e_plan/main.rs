@@ -7,6 +7,7 @@ mod command;
 mod common;
 mod figures;
 mod libvirt;
+mod qemu;
 
 use std::process::{Command, Output};
 

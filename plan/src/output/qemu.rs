@@ -22,8 +22,8 @@ impl Plan {
         let guest = &self.guest;
         let mut all: Vec<Vec<String>> = Vec::new();
         let mut add = |words: &[&str]| all.push(words.iter().map(|word| quoted(word)).collect());
-        // `-name` reads commas as the ends of its options.
-        add(&["-name", &doubled(&guest.name)]);
+        // `-name` reads commas as the ends of its options, and what comes before an equals sign as the name of one.
+        add(&["-name", &format!("guest={}", doubled(&guest.name))]);
         let accelerator =
             if guest.virt_type == "kvm" { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] };
         add(&accelerator);
