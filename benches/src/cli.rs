@@ -104,8 +104,8 @@ Latency: another load on CPU 1, benches/load/paced.c. One guest sends bursts of 
 the other receives and compares time stamps. All switches of a size and kind of ring get the same
 rate, half of the frames per second of testpmd in that round (of the first backend, without testpmd),
 all in one direction. A lost frame counts as one that took a second. Percentiles are those
-of windows of 20 ms, of which the lower quartile. What was measured at half load does not count where somebody else had over 7 %
-of either CPU, the load could not keep its pace, or testpmd or the first backend lost over 5 %.
+of windows of 20 ms in which the load kept its pace, of which the lower decile. What was measured at half load does not count where somebody else had over 7 %
+of either CPU, the load kept its pace in fewer than ten of them, or testpmd or the first backend lost over 5 %.
 
 The bench tcp: two Linux guests on CPU 1, booted anew for each row of each round, iperf3 with four
 streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io mode with tso=1, and
