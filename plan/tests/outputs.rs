@@ -77,7 +77,7 @@ fn the_arithmetic_adds_up() {
     assert_eq!(costs.vectors_other, 2 + 3 + 1 + 16);
     assert_eq!((costs.vhost_kernel_kib, costs.ringway_kib), (48 * 64, 24 * 3 + 2 * 64));
     assert_eq!((costs.qemu_files, costs.qemu_files_max), (64 + 8 + 24 * 8 + 2 * 2, 1024));
-    assert_eq!((costs.ringway_files, costs.ringway_files_max), (24 * 11 + 2 * 2, 0));
+    assert_eq!((costs.ringway_files, costs.ringway_files_max), (24 * 8 + 2 * 2, 0));
     assert_eq!(plan.nics[1].ethtool, "ethtool -L eth1 combined 16");
 }
 
@@ -264,15 +264,15 @@ fn the_limit_of_open_files_is_that_of_whom_it_is() {
     };
     let here = Host { files_max: 1000, ..Host::default() };
     assert!(
-        page(&here).0.contains("files of Ringway 13 of 1000: the hard limit here, to which ringway run raises its own")
+        page(&here).0.contains("files of Ringway 10 of 1000: the hard limit here, to which ringway run raises its own")
     );
     let runs = Host { files_used: Some(40), files_of_running: true, ..here };
     let said = page(&runs).0;
     assert!(
-        said.contains("files of Ringway 13 beside 40 that it has, of 1000: the limit of the switch that runs here"),
+        said.contains("files of Ringway 10 beside 40 that it has, of 1000: the limit of the switch that runs here"),
         "{said}"
     );
     // A limit of this shell's binds nobody else.
-    let (said, warnings) = page(&Host { files_max: 12, ..Host::default() });
+    let (said, warnings) = page(&Host { files_max: 9, ..Host::default() });
     assert!(warnings == 1 && said.contains("if ringway run is started from here"), "{said}");
 }

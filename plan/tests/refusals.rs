@@ -206,7 +206,7 @@ fn a_switch_with_few_descriptors_is_told() {
     let host = Host { files_max: 100, files_used: Some(80), files_of_running: true, ..Host::default() };
     let found = refusals(&format!("{GUEST}{NIC}queues = 4\n"), &host);
     assert!(found[0].0 == Rule::OwnFiles && found[0].1.contains("LimitNOFILE"), "{found:?}");
-    assert!(found[0].1.contains("46 files open for this guest beside 80 that it has, of 100"), "{found:?}");
+    assert!(found[0].1.contains("34 files open for this guest beside 80 that it has, of 100"), "{found:?}");
 }
 
 /// Names that somebody else reads, or that a later nova has, are not for a plan to refuse.

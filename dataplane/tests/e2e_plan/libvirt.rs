@@ -152,6 +152,9 @@ fn libvirt_boots_what_was_planned() {
     let [qemu] = pids[..] else { panic!("{pids:?}") };
     let files = || fs::read_dir(format!("/proc/{qemu}/fd")).unwrap().count();
     let before = files();
+    let switch = net.ringway.process().pid();
+    let files_of_switch = || fs::read_dir(format!("/proc/{switch}/fd")).unwrap().count();
+    let before_switch = files_of_switch();
     let interface = plan(&["--file", &file(&net.dir, "spare"), "--interface", "spare"]);
     // A NIC that comes later has vectors all the same; the guest is told to use none, as the plan advises.
     let advice = ringway(&["--file", &file(&net.dir, "spare"), "--interface", "spare"]).stderr;
@@ -165,6 +168,10 @@ fn libvirt_boots_what_was_planned() {
     // What a plan says of QEMU's files: two pairs, and the NIC itself.
     let added = files() - before;
     assert!((8..=2 * 8 + 4).contains(&added), "{added} files more");
+    // And of the switch's: what QEMU sends for a pair, and the port.
+    let added = files_of_switch() - before_switch;
+    println!("QEMU's NIC of {PAIRS} queue pairs took {added} files of the switch");
+    assert!((8..=2 * 8 + 2).contains(&added), "{added} files more");
     net.ping();
     net.libvirt.virsh_with(&["detach-device", "vm1"], &interface).unwrap();
     wait_for("no eth1", BACK, || (net.nics() == 1).then_some(())).unwrap();

@@ -23,8 +23,8 @@ pub(crate) const QEMU_PAIR_FILES: u64 = 8;
 pub(crate) const QEMU_NIC_FILES: u64 = 2;
 /// What a QEMU has open beside its NICs: memory, disks, monitors, KVM's own, and one for each vCPU.
 pub(crate) const QEMU_FILES: u64 = 64;
-/// Of Ringway for a pair (kick, call and error of two rings, and what the connection keeps of them), and for a port.
-pub(crate) const RINGWAY_PAIR_FILES: u64 = 11;
+/// Of Ringway for a pair and for a port: 6 a pair with a driver double that sends kick and call, 15 for 2 pairs of QEMU 7.2.
+pub(crate) const RINGWAY_PAIR_FILES: u64 = 8;
 pub(crate) const RINGWAY_PORT_FILES: u64 = 2;
 /// The usual soft limit. When qemu.conf says nothing a QEMU has libvirtd's, which systemd's unit makes larger.
 const FILES_DEFAULT: i64 = 1024;

@@ -122,7 +122,7 @@ rules! {
     /// File descriptors.
     Files: "libvirt", "qemu.conf max_files", "ends a QEMU's rings at its limit of open files";
     /// File descriptors of the switch.
-    OwnFiles: "Ringway", "raise_fd_limit", "raises its limit of open files to the hard one, and a port takes 2 files and 11 a queue pair";
+    OwnFiles: "Ringway", "raise_fd_limit", "raises its limit of open files to the hard one, and a port takes 2 files and 8 a queue pair";
     /// Versions.
     Versions: "libvirt", "versions", "has multiqueue from 1.0.5 (vhost-user from 1.2.17) and packed from 6.3 with QEMU 4.2; nova wants 8.0 and 6.2";
     /// Features, queues and MTU follow a guest.
