@@ -40,7 +40,7 @@ pub use guest::{Agent, Guest, GuestBuilder, acceleration};
 pub use hugepages::{HugePages, Hugetlbfs};
 pub use libvirt::Libvirt;
 pub use metrics::{Metrics, Sample};
-pub use namespace::Namespace;
+pub use namespace::{Cable, Namespace};
 pub use ovs::{Ovs, OvsBuilder};
 pub use pcap::{read_pcap, write_pcap};
 pub use process::{Process, Signal, Spawn};

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use dpdk_sys::{rte_eth_rx_burst, rte_eth_tx_burst, rte_eth_tx_prepare};
 
 use super::BURST;
+use super::bonded::Bonded;
 use super::double::Wire;
 use super::eal::register_thread;
 use super::mbuf::{Mbuf, Mbufs};
 use super::mempool::Pool;
 use super::offload::TxFlags;
 use super::port::{Link, QueueCounters};
+use crate::account::DropReason;
 use crate::packet::Abilities;
 use crate::policy::Limit;
 
@@ -39,6 +41,8 @@ pub struct Queue {
     pub rx: Option<RxQueue>,
     /// By which frames go, likewise.
     pub tx: Option<TxQueue>,
+    /// What its port is a queue of, if of a bond.
+    pub(super) bond: Option<Bonded>,
     /// What it counts.
     pub counters: Arc<QueueCounters>,
     /// Whether the cable is in.
@@ -50,6 +54,18 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// To be done at each visit, before frames are taken.
+    #[inline]
+    pub fn serve(&self) {
+        if let Some(bond) = &self.bond {
+            let (frames, bytes) = bond.serve();
+            if frames != 0 {
+                self.counters.received.add(frames, bytes);
+                self.counters.receive_dropped.add(DropReason::BondStandby, frames);
+            }
+        }
+    }
+
     /// Makes the calling thread one that may use it, until it ends. Any thread may use a double.
     ///
     /// # Errors

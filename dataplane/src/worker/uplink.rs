@@ -77,6 +77,7 @@ impl Walker {
             number,
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return 0 };
+        queue.serve();
         let Some(rx) = &mut queue.rx else { return 0 };
         rx.receive();
         if rx.held.is_empty() {
