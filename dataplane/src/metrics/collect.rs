@@ -283,6 +283,11 @@ fn nics(switch: &Switch, families: &mut Families) {
     }
 }
 
+fn ports_of_both_kinds(switch: &Switch) -> impl Iterator<Item = (&str, u16)> {
+    let guests = switch.ports.iter().map(|port| (port.name.as_str(), port.id));
+    guests.chain(switch.nics.iter().map(|port| (port.name.as_str(), port.id)))
+}
+
 fn tables(switch: &Switch, families: &mut Families) {
     let mut entries = families.gauge("mac_entries", "Stations remembered.");
     let mut counts = vec![0u64; switch.bridges.len()];
@@ -297,15 +302,23 @@ fn tables(switch: &Switch, families: &mut Families) {
     drop(entries);
     let macs = &switch.macs;
     let mut behind = families.gauge("port_mac_entries", "Stations remembered behind a port.");
-    for port in &switch.ports {
-        behind.add(&[("port", &port.name)], f64::from(macs.count(port.id)));
+    for (name, id) in ports_of_both_kinds(switch) {
+        behind.add(&[("port", name)], f64::from(macs.count(id)));
     }
     drop(behind);
     let mut moves = families.counter("mac_moves_total", "Stations seen behind this port after another.");
-    for port in &switch.ports {
-        moves.add(&[("port", &port.name)], macs.moves(port.id) as f64);
+    for (name, id) in ports_of_both_kinds(switch) {
+        moves.add(&[("port", name)], macs.moves(id) as f64);
     }
     drop(moves);
+    let mut refused = families.counter(
+        "port_mac_refused_total",
+        "Times that a station was not remembered because its port has as many as it may.",
+    );
+    for (name, id) in ports_of_both_kinds(switch) {
+        refused.add(&[("port", name)], macs.refused(id) as f64);
+    }
+    drop(refused);
     families
         .counter(
             "mac_learn_refused_total",

@@ -5,7 +5,7 @@
 //! Members are added, stopped and removed only while no worker has a queue of the bond.
 #![expect(unsafe_code, reason = "DPDK's calls of control for bonds")]
 
-use std::ffi::{CString, c_char};
+use std::ffi::CString;
 use std::time::{Duration, Instant};
 
 use dpdk_sys::*;
@@ -13,7 +13,7 @@ use ringway_config::BondMode;
 
 use super::bonded::Bonded;
 use super::eal::Eal;
-use super::ethdev::{Ethdev, probe_error};
+use super::ethdev::{Ethdev, probe_error, static_name};
 use super::port::{Member, MemberState, Port};
 
 /// Between two attempts at a member without a device.
@@ -102,7 +102,7 @@ impl Bond {
         // SAFETY: EAL runs, this is its thread, and the name is a C string that is copied.
         let made = unsafe { rte_eth_bond_create(name.as_ptr(), number as u8, node as u8) };
         self.number = u16::try_from(made).map_err(|_| format!("no bond can be made: {}", probe_error(made)))?;
-        let ethdev = Ethdev::found(self.number)?;
+        let ethdev = Ethdev::found(&name.to_string_lossy(), self.number)?;
         if let Some(policy) = policy {
             // SAFETY: the bond is there.
             unsafe { rte_eth_bond_xmit_policy_set(self.number, policy as u8) };
@@ -144,8 +144,10 @@ impl Bond {
     }
 
     /// Names of its members' drivers.
-    pub(super) fn drivers(&self) -> impl Iterator<Item = *const c_char> {
-        self.present().filter_map(|ethdev| ethdev.info().ok()).map(|info| info.driver_name)
+    pub(super) fn drivers(&self) -> Vec<String> {
+        let infos = self.present().filter_map(|ethdev| ethdev.info().ok());
+        // SAFETY: a C string of the driver's.
+        infos.map(|info| unsafe { static_name(info.driver_name) }).collect()
     }
 
     /// Whether there is memory for what net_bonding takes by itself. Asked before, since it would not survive to be told no.

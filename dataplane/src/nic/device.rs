@@ -1,7 +1,6 @@
 //! The device of a port, one ethdev or a bond of several: what it can do, how it is set up, its queues.
 #![expect(unsafe_code, reason = "DPDK's calls of control")]
 
-use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +12,7 @@ use super::ethdev::{Ethdev, failed, static_name};
 use super::mempool::{Mempool, Need, Pool, Pools};
 use super::offload::abilities;
 use super::port::{Info, MemberState, Port};
-use super::queue::{Queue, QueueId, RxQueue, SEGMENTS_MAX, TxQueue};
+use super::queue::{DriverKind, Queue, QueueId, RxQueue, SEGMENTS_MAX, TxQueue};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN};
 
 /// Descriptors of a queue, as far as the device allows.
@@ -34,8 +33,8 @@ const TX_OFFLOADS: u64 = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM
     | RTE_ETH_TX_OFFLOAD_TCP_TSO
     | RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 
-/// The driver that passes on what a peer on the same machine leaves undone: large frames of it never were small ones.
-const VIRTIO: &CStr = c"net_virtio";
+/// The driver of a TAP.
+const TAP: &str = "net_tap";
 
 /// A device in use. To be closed, after its queues came back.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ struct Setup {
     tx_offloads: u64,
     can: Abilities,
     segments_max: usize,
-    is_virtio: bool,
+    kind: DriverKind,
     steering: &'static str,
     rss: u64,
 }
@@ -116,13 +115,14 @@ impl Device {
 
     /// Its queues, by number. To be asked for once each time that it was started, or its bond changed.
     pub(super) fn queues(&self, port: &Port) -> Vec<Queue> {
-        let Setup { need, can, segments_max, is_virtio, .. } = &self.setup;
+        let Setup { need, can, segments_max, kind, .. } = &self.setup;
         let Some((pool, _)) = &self.pool else { return Vec::new() };
         let queue = |index| {
-            let rx = (index < need.rx_queues).then(|| RxQueue::ethdev(self.ethdev.number, index));
+            let rx = (index < need.rx_queues)
+                .then(|| RxQueue::ethdev(self.ethdev.number, index, *kind == DriverKind::Virtio));
             let pool = || Pool::Mempool(pool.clone());
             let tx = (index < need.tx_queues)
-                .then(|| TxQueue::ethdev(self.ethdev.number, index, pool(), *can, *segments_max, *is_virtio));
+                .then(|| TxQueue::ethdev(self.ethdev.number, index, pool(), *can, *segments_max, *kind));
             Queue {
                 id: QueueId { port: port.id, index },
                 bond: self.bond.as_ref().filter(|_| rx.is_some() && tx.is_some()).map(|bond| bond.of_queue(index)),
@@ -148,11 +148,10 @@ impl Device {
                 info.max_rx_queues, info.max_tx_queues
             ));
         }
-        let is_virtio = |name: *const std::ffi::c_char| {
-            // SAFETY: a C string of the driver's.
-            !name.is_null() && unsafe { CStr::from_ptr(name) }.to_bytes().starts_with(VIRTIO.to_bytes())
-        };
-        let is_virtio = is_virtio(info.driver_name) || bond.is_some_and(|bond| bond.drivers().all(is_virtio));
+        // SAFETY: a C string of the driver's.
+        let drivers = bond.map_or_else(|| vec![unsafe { static_name(info.driver_name) }], Bond::drivers);
+        let kind = DriverKind::of(&drivers);
+        let is_virtio = kind == DriverKind::Virtio;
         let frame = u32::from(port.mtu) + ETHERNET_HEADER_LEN as u32 + TAGS_LEN;
         let can_scatter = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER != 0;
         let can_gather = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS != 0;
@@ -165,7 +164,9 @@ impl Device {
             rx_offloads |= RTE_ETH_RX_OFFLOAD_TCP_LRO;
         }
         let rx_offloads = rx_offloads & info.rx_offload_capa;
-        let tx_offloads = TX_OFFLOADS & info.tx_offload_capa;
+        // A TAP counts the headers of a segment against the MTU, and so refuses those of full size.
+        let unfit = if drivers.iter().any(|name| name == TAP) { RTE_ETH_TX_OFFLOAD_TCP_TSO } else { 0 };
+        let tx_offloads = TX_OFFLOADS & info.tx_offload_capa & !unfit;
         let limit = info.tx_desc_lim.nb_seg_max;
         let segments_max = match (can_gather, limit) {
             (false, _) => 1,
@@ -185,7 +186,7 @@ impl Device {
             _ => "rss",
         };
         let need = Need { node, room, members, rx_queues, rx_descriptors, tx_queues, tx_descriptors };
-        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, is_virtio, steering, rss })
+        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, kind, steering, rss })
     }
 
     fn configure(&self, port: &Port, setup: &Setup) -> Result<(), String> {

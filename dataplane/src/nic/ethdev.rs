@@ -14,6 +14,8 @@ use super::eal::{error_text, last_error};
 pub(super) struct Ethdev {
     /// DPDK's number of it.
     pub(super) number: u16,
+    /// What it is called, without arguments.
+    name: String,
     raw: *mut rte_device,
     /// The kernel's interface behind it, if it is named in the device's arguments, and its number there.
     interface: Option<(String, Option<u32>)>,
@@ -38,12 +40,12 @@ impl Ethdev {
         }
         let interface = device.split(',').find_map(|argument| argument.strip_prefix("iface="));
         let interface = interface.map(|name| (name.to_owned(), interface_number(name)));
-        Ok(Self { interface, ..Self::found(number)? })
+        Ok(Self { interface, ..Self::found(name, number)? })
     }
 
     /// One that is there already.
-    pub(super) fn found(number: u16) -> Result<Self, String> {
-        Ok(Self { number, raw: info(number)?.device, interface: None })
+    pub(super) fn found(name: &str, number: u16) -> Result<Self, String> {
+        Ok(Self { number, name: name.to_owned(), raw: info(number)?.device, interface: None })
     }
 
     /// What it can do.
@@ -68,12 +70,15 @@ impl Ethdev {
         Ok(())
     }
 
-    /// Promiscuous mode, for groups, too.
+    /// Promiscuous mode, for groups, too; says so if it does not.
     pub(super) fn hear_everything(&self) {
         // SAFETY: the port is there.
-        unsafe {
-            rte_eth_promiscuous_enable(self.number);
-            rte_eth_allmulticast_enable(self.number);
+        let results = unsafe { [rte_eth_promiscuous_enable(self.number), rte_eth_allmulticast_enable(self.number)] };
+        for (result, what) in results.into_iter().zip(["unicast to others", "all multicast"]) {
+            if result != 0 && result != -libc::ENOTSUP {
+                let (name, why) = (&self.name, error_text(result));
+                tracing::warn!("device {name} will not hear {what} ({why}); a virtual function has to be trusted");
+            }
         }
     }
 

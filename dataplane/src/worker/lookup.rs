@@ -66,6 +66,7 @@ impl Scratch {
                         read.taken = index.max(1);
                         read.good &= first(read.taken);
                         if index > 0 {
+                            lookup.floods_later();
                             missed = missed_before;
                             break;
                         }
@@ -162,6 +163,14 @@ impl Lookup<'_> {
         self.input().is_some_and(|input| input.rules.storm.take(timestamp()))
     }
 
+    /// Gives it back: the frame comes again.
+    #[cold]
+    fn floods_later(&self) {
+        if let Some(input) = self.input() {
+            input.rules.storm.give_back(1);
+        }
+    }
+
     /// Moves on with all that a verdict rests on but stations, and with time.
     #[inline(always)]
     fn stamp(&self) -> Stamp {
@@ -218,6 +227,8 @@ impl Lookup<'_> {
         let source = match self.macs.learn(station(key.source()), self.port, self.now, may_move) {
             Learnt::Here(source) => Some(source),
             Learnt::NoRoom => None,
+            // Whoever is out there could fill it and keep everybody else out.
+            Learnt::PortLimit if input.is_nic => None,
             Learnt::PortLimit => return Err(DropReason::MacLimit),
             Learnt::MovesTooOften => return Err(DropReason::MacMoveLimit),
             Learnt::Held => return Err(DropReason::MacHeld),
