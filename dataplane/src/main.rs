@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
-use ringway::control::{Client, View};
+use ringway::control::{Client, PortCommand, View};
 use tracing::Level;
 
 /// A userspace host switch for virtual machines: guests plug in over vhost-user with packed virtqueues.
@@ -32,6 +32,20 @@ enum Command {
     },
     /// Plan a guest: queue pairs, libvirt's XML, the switch's ports, and why not.
     Plan(Box<plan::Plan>),
+    /// Start, stop, remove or add a NIC port of a running switch. Done twice, it is as if done once.
+    Port {
+        /// What to do.
+        #[arg(value_enum)]
+        what: PortCommand,
+        /// The port's name.
+        name: String,
+        /// Print JSON, for machines.
+        #[arg(long)]
+        json: bool,
+        /// The control socket of the switch.
+        #[arg(long, value_name = "PATH", env = "RINGWAY_SOCKET", default_value = "/run/ringway/control.sock")]
+        socket: PathBuf,
+    },
     /// Ask a running switch what it is doing.
     Show {
         /// What to show.
@@ -62,6 +76,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Run { config, log } => run(&config, log),
         Command::Plan(arguments) => return plan::command(&arguments),
+        Command::Port { what, name, json, socket } => port(what, &name, json, &socket),
         Command::Show { what, json, socket } => show(what, json, &socket),
     };
     match done {
@@ -100,6 +115,18 @@ fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
         .with_target(false)
         .init();
     ringway::run(&ringway_config::load(config)?)
+}
+
+/// A port that was to run and does not, as yet, is a failure, also of the command.
+fn port(what: PortCommand, name: &str, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {
+    let answer = Client::connect(socket)?.act(what, name)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else if answer["state"] != "failed" {
+        println!("{}", what.text(&answer));
+    }
+    anyhow::ensure!(answer["state"] != "failed", "port {}", what.text(&answer));
+    Ok(())
 }
 
 fn show(what: View, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {

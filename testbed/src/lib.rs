@@ -40,7 +40,7 @@ pub use guest::{Agent, Guest, GuestBuilder, acceleration, initramfs_with_one_ser
 pub use hugepages::{HugePages, Hugetlbfs};
 pub use libvirt::{Console, Libvirt};
 pub use metrics::{Metrics, Sample};
-pub use namespace::Namespace;
+pub use namespace::{Cable, Namespace};
 pub use ovs::{Ovs, OvsBuilder};
 pub use pcap::{read_pcap, write_pcap};
 pub use process::{Process, Signal, Spawn};

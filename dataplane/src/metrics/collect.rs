@@ -280,6 +280,32 @@ fn nics(switch: &Switch, families: &mut Families) {
         }
     }
     drop(info);
+    let mut members = families
+        .gauge("nic_bond_member", "1 for the state that a member of a bond is in, 0 for those that it is not in.");
+    for port in &switch.nics {
+        for member in port.members() {
+            for state in nic::MemberState::ALL {
+                let labels = [("port", &*port.name), ("member", &member.device), ("state", state.as_str())];
+                members.add(&labels, yes(member.state == state));
+            }
+        }
+    }
+    drop(members);
+    let pools = (0..).zip(switch.mempools()).map(|(number, pool): (u32, _)| {
+        let node = pool.node.map_or_else(String::new, |node| node.to_string());
+        (number.to_string(), node, pool.room.to_string(), pool)
+    });
+    let pools: Vec<_> = pools.collect();
+    let mut mbufs = families.gauge("nic_mbufs", "Mbufs of a mempool, free or not.");
+    for (number, node, room, pool) in &pools {
+        mbufs.add(&[("pool", number), ("node", node), ("room", room)], pool.mbufs as f64);
+    }
+    drop(mbufs);
+    let mut in_use = families.gauge("nic_mbufs_in_use", "Mbufs of a mempool that are with a NIC or a worker.");
+    for (number, node, room, pool) in &pools {
+        in_use.add(&[("pool", number), ("node", node), ("room", room)], pool.in_use as f64);
+    }
+    drop(in_use);
     let mut xstats = families.counter("nic_xstat_total", "The driver's own counters, by DPDK's names.");
     for port in &switch.nics {
         for (name, value) in port.xstats() {

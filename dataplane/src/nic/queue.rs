@@ -7,12 +7,14 @@ use std::sync::Arc;
 use dpdk_sys::{rte_eth_rx_burst, rte_eth_tx_burst, rte_eth_tx_prepare};
 
 use super::BURST;
+use super::bonded::Bonded;
 use super::double::Wire;
 use super::eal::register_thread;
 use super::mbuf::{Mbuf, Mbufs};
 use super::mempool::Pool;
 use super::offload::TxFlags;
 use super::port::{Link, QueueCounters};
+use crate::account::DropReason;
 use crate::cpu::timestamp;
 use crate::packet::Abilities;
 use crate::policy::Limit;
@@ -41,6 +43,8 @@ pub struct Queue {
     pub rx: Option<RxQueue>,
     /// By which frames go, likewise.
     pub tx: Option<TxQueue>,
+    /// What its port is a queue of, if of a bond.
+    pub(super) bond: Option<Bonded>,
     /// What it counts.
     pub counters: Arc<QueueCounters>,
     /// Whether the cable is in.
@@ -52,6 +56,18 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// To be done at each visit, before frames are taken.
+    #[inline]
+    pub fn serve(&self) {
+        if let Some(bond) = &self.bond {
+            let (frames, bytes) = bond.serve();
+            if frames != 0 {
+                self.counters.received.add(frames, bytes);
+                self.counters.receive_dropped.add(DropReason::BondStandby, frames);
+            }
+        }
+    }
+
     /// Makes the calling thread one that may use it, until it ends. Any thread may use a double.
     ///
     /// # Errors
@@ -122,6 +138,20 @@ pub(super) enum DriverKind {
     Kernel,
     /// Any other.
     Other,
+}
+
+impl DriverKind {
+    /// Of a device's driver, or of all members' drivers of a bond: what one of them does, the bond does.
+    pub(super) fn of(drivers: &[String]) -> Self {
+        let is_kernel = |name: &String| matches!(&**name, "net_af_packet" | "net_af_xdp" | "net_tap");
+        if drivers.iter().any(is_kernel) {
+            Self::Kernel
+        } else if drivers.iter().all(|name| name.starts_with("net_virtio")) {
+            Self::Virtio
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// With a driver that calls the kernel. It may wait there until the interface has sent something, and its worker, with all other

@@ -84,6 +84,7 @@ impl Walker {
             number,
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return Visit::default() };
+        queue.serve();
         let Some(rx) = &mut queue.rx else { return Visit::default() };
         rx.receive();
         if rx.held.is_empty() {
