@@ -27,14 +27,45 @@ impl Namespace {
     /// # Errors
     /// When this process may not make one.
     pub fn new(address: &str, mtu: u16) -> Result<Self> {
+        let namespace = Self::bare(address, mtu);
+        ip(&["netns", "add", &namespace.name])?;
+        namespace.plug()?;
+        Ok(namespace)
+    }
+
+    /// Names that nobody else has, and nothing yet that they name.
+    fn bare(address: &str, mtu: u16) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         // Interface names have 15 characters at most.
         let number = format!("{:x}{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let (name, interface) = (format!("ringway-{number}"), format!("rw{number}"));
-        let namespace = Self { name, interface, address: address.to_owned(), mtu };
+        Self { name, interface, address: address.to_owned(), mtu }
+    }
+
+    /// A namespace whose `eth0` will be a TAP device, for QEMU to open while it is still [`Namespace::interface`] outside;
+    /// [`Namespace::take_tap`] then moves it inside.
+    ///
+    /// # Errors
+    /// When this process may not make one.
+    pub fn for_tap(address: &str, mtu: u16) -> Result<Self> {
+        let namespace = Self::bare(address, mtu);
         ip(&["netns", "add", &namespace.name])?;
-        namespace.plug()?;
+        ip(&["tuntap", "add", "dev", &namespace.interface, "mode", "tap"])?;
         Ok(namespace)
+    }
+
+    /// Moves the TAP device of [`Namespace::for_tap`] inside, where it goes on being what it is to who has it open.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn take_tap(&self) -> Result<()> {
+        let Self { name, interface, address, mtu } = self;
+        ip(&["link", "set", interface, "netns", name, "name", INSIDE])?;
+        self.run(&format!(
+            "sysctl -qw net.ipv6.conf.{INSIDE}.disable_ipv6=1 && ip link set lo up && \
+             ip link set {INSIDE} mtu {mtu} && ip addr add {address} dev {INSIDE} && ip link set {INSIDE} up"
+        ))?;
+        Ok(())
     }
 
     /// The interface outside, for a NIC port.
