@@ -17,7 +17,7 @@ use crate::load;
 use crate::machine::{LOAD_CPU, Machine};
 use crate::report::{Bar, Limit, Table, figure};
 use crate::switch::{self, Backend};
-use crate::uplink::{self, Plugs, frames::Files};
+use crate::uplink::{self, Plugs, SPARE_MIB, frames::Files};
 
 /// Columns of a [`Cell`] that are of a switch at full speed.
 const COLUMNS: usize = 8;
@@ -29,7 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     if backends.contains(&Backend::Ringway) {
         ringway_binary()?;
     }
-    let _pages = HugePages::reserve(load::MEMORY_MIB + switch::MEMORY_MIB)?;
+    let _pages = HugePages::reserve(load::MEMORY_MIB + switch::MEMORY_MIB + SPARE_MIB)?;
     let directory = scratch_dir()?;
     let packed = options.packed.first() == Some(&1);
     let case = |&frame_len: &u16| Cell::new(Case { packed, frame_len }, &backends);

@@ -20,7 +20,7 @@ use crate::report::{Bar, Limit, Table, figure};
 use crate::stats::Summary;
 use crate::switch::{self, Backend};
 use crate::uplink::frames::{Files, SEGMENT_LEN, SEGMENT_PAYLOAD, station};
-use crate::uplink::{self, Plugs, Totals};
+use crate::uplink::{self, Plugs, SPARE_MIB, Totals};
 
 const BACKENDS: [Backend; 2] = [Backend::Testpmd, Backend::Ringway];
 
@@ -29,7 +29,7 @@ const SEGMENTS: usize = 44;
 
 /// Bytes of an mbuf of the load.
 const LOAD_MBUF: usize = 65_535;
-const LOAD_MBUFS: u32 = 1024;
+const LOAD_MBUFS: u32 = 2048;
 
 /// What the guest leaves undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<Outcome> {
     ensure!(!backends.is_empty(), "no backend to measure: testpmd and ringway finish what guests leave");
     let machine = Machine::prepare()?;
     ringway_binary()?;
-    let _pages = HugePages::reserve(load::MEMORY_MIB + switch::MEMORY_MIB)?;
+    let _pages = HugePages::reserve(load::MEMORY_MIB + switch::MEMORY_MIB + SPARE_MIB)?;
     let packed = options.packed.first() == Some(&1);
     let files = scratch_dir()?;
     let mut rounds = Vec::new();

@@ -56,6 +56,9 @@ pub(crate) trait Uplinked {
     fn end(&mut self) -> Result<Totals>;
 }
 
+/// Huge pages beside those that switch and load ask for, in MiB: DPDK takes a few more.
+pub(crate) const SPARE_MIB: u32 = 64;
+
 /// From the start of a guest until it listens at its socket.
 const LISTENING: Duration = Duration::from_secs(30);
 
