@@ -29,7 +29,12 @@ impl Measured {
         let of =
             |port: &str| ports.get(port).copied().with_context(|| format!("Open vSwitch counts nothing of {port}"));
         let ((from_nic, to_nic), (sent_by_guest, _)) = (of(NIC)?, of(GUEST)?);
-        Ok(Totals { busy_cycles: 0.0, from_nic: from_nic as f64, to_nic: to_nic as f64, sent_by_guest: sent_by_guest as f64 })
+        Ok(Totals {
+            busy_cycles: 0.0,
+            from_nic: from_nic as f64,
+            to_nic: to_nic as f64,
+            sent_by_guest: sent_by_guest as f64,
+        })
     }
 }
 
