@@ -1,10 +1,12 @@
 //! The command line: thin. What it does is in the library.
 
 mod plan;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand, ValueEnum};
 use ringway::control::{Client, PortCommand, View};
 use tracing::Level;
@@ -67,7 +69,11 @@ enum Log {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return wrong_usage(&error),
+    };
+    let done = match arguments.command {
         Command::Run { config, log } => run(&config, log),
         Command::Plan(arguments) => return plan::command(&arguments),
         Command::Port { what, name, json, socket } => port(what, &name, json, &socket),
@@ -80,6 +86,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version are no errors; everything else is one line, and status 2 as is the custom.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    match error.kind() {
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+        }
+        _ => eprintln!("ringway: {}", words::usage(error)),
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
@@ -114,7 +132,5 @@ fn port(what: PortCommand, name: &str, json: bool, socket: &std::path::Path) -> 
 fn show(what: View, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {
     let answer = Client::connect(socket)?.show(what)?;
     let text = if json { serde_json::to_string_pretty(&answer)? } else { what.table(&answer) };
-    // A reader that has seen enough closes the pipe; that is no error.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
-    Ok(())
+    words::print(&format!("{}\n", text.trim_end()))
 }

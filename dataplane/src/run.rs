@@ -44,7 +44,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// As many file descriptors as the system allows: each connection is two, each queue pair up to eleven more, and the usual soft
+/// As many file descriptors as the system allows: each connection is two, each queue pair up to eight more, and the usual soft
 /// limit of 1,024 is for programs that use select(2).
 fn raise_fd_limit() {
     let limit = getrlimit(Resource::Nofile);

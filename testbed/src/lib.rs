@@ -36,9 +36,9 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
-pub use guest::{Agent, Guest, GuestBuilder, acceleration};
+pub use guest::{Agent, Guest, GuestBuilder, acceleration, initramfs_with_one_serial_port};
 pub use hugepages::{HugePages, Hugetlbfs};
-pub use libvirt::Libvirt;
+pub use libvirt::{Console, Libvirt};
 pub use metrics::{Metrics, Sample};
 pub use namespace::{Cable, Namespace};
 pub use ovs::{Ovs, OvsBuilder};

@@ -68,6 +68,33 @@ fn moves_may_be_refused() {
     assert!(matches!(table.learn(station(2), 1, 0, || panic!()), Learnt::Here(_)));
 }
 
+/// Who takes a station away needs leave for it, who takes it back needs none: not even from one who has it now and again.
+#[test]
+fn a_station_goes_back_to_its_place_without_leave() {
+    let table = table(100, 100);
+    learn(&table, station(1), 0, 0).unwrap();
+    for tick in [0, 0, 1, SETTLED - 1] {
+        learn(&table, station(1), 1, tick).unwrap();
+        assert!(matches!(table.learn(station(1), 0, tick, || panic!("it may")), Learnt::Here(_)));
+        assert_eq!(table.learn(station(1), 1, tick, || false), Learnt::MovesTooOften);
+    }
+    // A thief that is robbed does not own it.
+    learn(&table, station(1), 1, 100).unwrap();
+    learn(&table, station(1), 2, 100).unwrap();
+    assert_eq!(table.learn(station(1), 1, 100, || false), Learnt::MovesTooOften);
+    assert!(matches!(table.learn(station(1), 0, 100, || panic!("it may")), Learnt::Here(_)));
+    // Where it has stayed long its place is, once it is taken from there.
+    learn(&table, station(1), 3, 200).unwrap();
+    learn(&table, station(1), 4, 200 + SETTLED).unwrap();
+    assert!(matches!(table.learn(station(1), 3, 200 + SETTLED, || panic!("it may")), Learnt::Here(_)));
+    assert_eq!(table.learn(station(1), 0, 200 + SETTLED, || false), Learnt::MovesTooOften);
+    // What was forgotten has no place.
+    table.flush(3);
+    learn(&table, station(1), 5, 300).unwrap();
+    learn(&table, station(1), 0, 300).unwrap();
+    assert!(matches!(table.learn(station(1), 5, 300, || panic!("it may")), Learnt::Here(_)));
+}
+
 #[test]
 fn a_static_station_stays() {
     let table = table(100, 100);
