@@ -100,7 +100,7 @@ impl<'a, K: Words<KEY>, V: Parts<REST>, const KEY: usize, const REST: usize> Vie
     pub fn hash(self, key: K) -> u64 {
         let hash = self.shared.secret.hash_words(key.words());
         // The lower half, as a fraction of all buckets.
-        let bucket = (hash & LOW) * self.buckets.len() as u64 >> 32;
+        let bucket = ((hash & LOW) * self.buckets.len() as u64) >> 32;
         prefetch((&raw const self.buckets[bucket as usize]).cast());
         hash & !LOW | bucket
     }
