@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::attack;
 use crate::cli::Options;
 use crate::closed_loop;
 use crate::flow_table;
@@ -47,6 +48,11 @@ pub(crate) const BENCHES: &[Bench] = &[
         name: "offload",
         about: "busy cycles of one core a byte, for checksums and segments that a guest leaves undone",
         run: offload::run,
+    },
+    Bench {
+        name: "attack",
+        about: "what one hostile guest costs its neighbours, beside Open vSwitch; and what 64 K flows cost",
+        run: attack::run,
     },
     Bench {
         name: "flow-table",

@@ -11,7 +11,7 @@ use toml::Spanned;
 use crate::device::Devices;
 use crate::error::{Error, Problem};
 use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
-use crate::policy::MACS_MAX_DEFAULT;
+use crate::policy::{MACS_MAX_DEFAULT, NIC_MACS_MAX_DEFAULT, PORT_MACS_MAX_DEFAULT, PortPolicy};
 use crate::raw::{Number, Raw, RawBridge, RawPort, RawWorkers, Table, Text};
 use crate::rules::{self, Claims, MACS_MAX};
 use crate::socket::{self, Sockets};
@@ -175,7 +175,9 @@ fn ports(
                 let mask_features = mask_features(source, masked)?;
                 PortKind::VhostUser(VhostUser { socket, mode, mask_features })
             };
-            let policy = claims.port(source, &name, bridge, &raw)?;
+            let macs_max = if is_nic { NIC_MACS_MAX_DEFAULT } else { PORT_MACS_MAX_DEFAULT };
+            let default = PortPolicy { macs_max, ..PortPolicy::default() };
+            let policy = claims.port(source, &name, bridge, &raw, default)?;
             Ok(Port { name, bridge, mtu, kind, policy })
         })
         .collect()

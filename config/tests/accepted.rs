@@ -124,7 +124,7 @@ fn nic_ports() {
              [[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"b\"\ndevice = \"{device}\"\nmtu = 9000\n"
         ));
         let kind = PortKind::Nic(Nic { device: device.to_owned(), queues: None });
-        let policy = PortPolicy::default();
+        let policy = PortPolicy { macs_max: 8192, ..PortPolicy::default() };
         assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, kind, policy }]);
         assert!(plan.nic_allowed);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringway_config::RateLimit;
+use ringway_config::{PRIORITY_OVER_TAG, RateLimit};
 use serde_json::{Value, json};
 
 use super::View;
@@ -229,7 +229,7 @@ fn flows(switch: &Switch) -> Value {
             flows.push(json!({
                 "worker": worker.number,
                 "port": port_name(switch, flow.key.port()),
-                "vlan": flow.key.vlan(),
+                "vlan": flow.key.vlan() % PRIORITY_OVER_TAG,
                 "source": flow.key.source().to_string(),
                 "destination": flow.key.destination().to_string(),
                 "output": match verdict.action {

@@ -3,7 +3,7 @@
 use prometheus::proto::MetricFamily;
 
 use super::families::Families;
-use crate::account::{DropCounters, DropReason, Traffic};
+use crate::account::{DropCounters, DropReason, Service, Traffic};
 use crate::guest::ring::RingFault;
 use crate::guest::{Features, PairCounters, Port, PortState, QUEUE_PAIRS_MAX};
 use crate::nic;
@@ -85,6 +85,9 @@ type TrafficCount = (&'static str, &'static str, fn(&Traffic, &Traffic) -> u64);
 /// A count that only guests' pairs have, by name.
 type PairCount = (&'static str, &'static str, fn(&PairCounters) -> u64);
 
+/// A count of what a queue's frames cost, by name; the number is that of ticks a second.
+type ServiceCount = (&'static str, &'static str, fn(&Service, f64) -> f64);
+
 const TRAFFIC: [TrafficCount; 4] = [
     ("receive_packets_total", "Frames received from the guest or NIC.", |received, _| received.packets.get()),
     ("receive_bytes_total", "Bytes of frames received from the guest or NIC.", |received, _| received.bytes.get()),
@@ -152,6 +155,34 @@ fn queues(switch: &Switch, families: &mut Families) {
         });
         each_nic_queue(switch, &mut |port, index, queue| {
             family.add(&[("port", &port.name), ("queue", index)], value(&queue.received, &queue.transmitted) as f64);
+        });
+    }
+    let rate = switch.clock.ticks_per_second();
+    let service: [ServiceCount; 4] = [
+        ("flow_misses_total", "Frames from it that were decided anew: no cached verdict held.", |service, _| {
+            service.flow_misses.get() as f64
+        }),
+        (
+            "miss_budget_visits_total",
+            "Visits that ended early since more frames had to be decided anew.",
+            |service, _| service.miss_budget.get() as f64,
+        ),
+        (
+            "visits_put_off_total",
+            "Visits put off since the port had used its share of a saturated worker.",
+            |service, _| service.put_off.get() as f64,
+        ),
+        ("saturated_seconds_total", "Time that a saturated worker has spent on frames from it.", |service, rate| {
+            service.ticks.get() as f64 / rate
+        }),
+    ];
+    for (name, help, value) in service {
+        let mut family = families.counter(&format!("queue_{name}"), help);
+        each_pair(switch, &mut |port, queue, pair| {
+            family.add(&[("port", &port.name), ("queue", queue)], value(&pair.service, rate));
+        });
+        each_nic_queue(switch, &mut |port, index, queue| {
+            family.add(&[("port", &port.name), ("queue", index)], value(&queue.service, rate));
         });
     }
     let interrupts: [PairCount; 2] = [
@@ -257,6 +288,11 @@ fn nics(switch: &Switch, families: &mut Families) {
     }
 }
 
+fn ports_of_both_kinds(switch: &Switch) -> impl Iterator<Item = (&str, u16)> {
+    let guests = switch.ports.iter().map(|port| (port.name.as_str(), port.id));
+    guests.chain(switch.nics.iter().map(|port| (port.name.as_str(), port.id)))
+}
+
 fn tables(switch: &Switch, families: &mut Families) {
     let mut entries = families.gauge("mac_entries", "Stations remembered.");
     let mut counts = vec![0u64; switch.bridges.len()];
@@ -271,15 +307,23 @@ fn tables(switch: &Switch, families: &mut Families) {
     drop(entries);
     let macs = &switch.macs;
     let mut behind = families.gauge("port_mac_entries", "Stations remembered behind a port.");
-    for port in &switch.ports {
-        behind.add(&[("port", &port.name)], f64::from(macs.count(port.id)));
+    for (name, id) in ports_of_both_kinds(switch) {
+        behind.add(&[("port", name)], f64::from(macs.count(id)));
     }
     drop(behind);
     let mut moves = families.counter("mac_moves_total", "Stations seen behind this port after another.");
-    for port in &switch.ports {
-        moves.add(&[("port", &port.name)], macs.moves(port.id) as f64);
+    for (name, id) in ports_of_both_kinds(switch) {
+        moves.add(&[("port", name)], macs.moves(id) as f64);
     }
     drop(moves);
+    let mut refused = families.counter(
+        "port_mac_refused_total",
+        "Times that a station was not remembered because its port has as many as it may.",
+    );
+    for (name, id) in ports_of_both_kinds(switch) {
+        refused.add(&[("port", name)], macs.refused(id) as f64);
+    }
+    drop(refused);
     families
         .counter(
             "mac_learn_refused_total",

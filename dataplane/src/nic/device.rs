@@ -12,7 +12,7 @@ use super::eal::{Eal, error_text, last_error};
 use super::mempool::{Mempool, Need, Pool, Pools};
 use super::offload::abilities;
 use super::port::{Info, Port};
-use super::queue::{Queue, QueueId, RxQueue, SEGMENTS_MAX, TxQueue};
+use super::queue::{DriverKind, Queue, QueueId, RxQueue, SEGMENTS_MAX, TxQueue};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN};
 
 /// Descriptors of a queue, as far as the device allows.
@@ -36,6 +36,9 @@ const TX_OFFLOADS: u64 = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM
 /// The driver that passes on what a peer on the same machine leaves undone: large frames of it never were small ones.
 const VIRTIO: &CStr = c"net_virtio";
 
+/// The driver of a TAP.
+const TAP: &[u8] = b"net_tap";
+
 /// An ethdev in use. To be closed, after its queues came back.
 #[derive(Debug)]
 pub(super) struct Device {
@@ -55,7 +58,7 @@ struct Setup {
     tx_offloads: u64,
     can: Abilities,
     segments_max: usize,
-    is_virtio: bool,
+    kind: DriverKind,
     steering: &'static str,
     rss: u64,
 }
@@ -111,14 +114,15 @@ impl Device {
             check("does not start", rte_eth_dev_start(self.number))?;
             self.is_started = true;
             // A bridge hears everything. Devices that always do need not know these calls.
-            rte_eth_promiscuous_enable(self.number);
-            rte_eth_allmulticast_enable(self.number);
+            hears_all(port, "unicast to others", rte_eth_promiscuous_enable(self.number));
+            hears_all(port, "all multicast", rte_eth_allmulticast_enable(self.number));
         }
         let queues = (0..need.rx_queues.max(need.tx_queues)).filter_map(|index| {
-            let rx = (index < need.rx_queues).then(|| RxQueue::ethdev(self.number, index));
+            let rx =
+                (index < need.rx_queues).then(|| RxQueue::ethdev(self.number, index, setup.kind == DriverKind::Virtio));
             let pool = || Pool::Mempool(pool.clone());
             let tx = (index < need.tx_queues)
-                .then(|| TxQueue::ethdev(self.number, index, pool(), setup.can, setup.segments_max, setup.is_virtio));
+                .then(|| TxQueue::ethdev(self.number, index, pool(), setup.can, setup.segments_max, setup.kind));
             let (id, counters) = (QueueId { port: port.id, index }, port.counters(index));
             (rx.is_some() || tx.is_some()).then(|| Queue {
                 id,
@@ -150,8 +154,13 @@ impl Device {
             ));
         }
         // SAFETY: a C string of the driver's.
-        let is_virtio = !info.driver_name.is_null()
-            && unsafe { CStr::from_ptr(info.driver_name) }.to_bytes().starts_with(VIRTIO.to_bytes());
+        let driver = if info.driver_name.is_null() { c"" } else { unsafe { CStr::from_ptr(info.driver_name) } };
+        let kind = match driver.to_bytes() {
+            name if name.starts_with(VIRTIO.to_bytes()) => DriverKind::Virtio,
+            b"net_af_packet" | b"net_af_xdp" | TAP => DriverKind::Kernel,
+            _ => DriverKind::Other,
+        };
+        let is_virtio = kind == DriverKind::Virtio;
         let frame = u32::from(port.mtu) + ETHERNET_HEADER_LEN as u32 + TAGS_LEN;
         let can_scatter = info.rx_offload_capa & RTE_ETH_RX_OFFLOAD_SCATTER != 0;
         let can_gather = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS != 0;
@@ -164,7 +173,9 @@ impl Device {
             rx_offloads |= RTE_ETH_RX_OFFLOAD_TCP_LRO;
         }
         let rx_offloads = rx_offloads & info.rx_offload_capa;
-        let tx_offloads = TX_OFFLOADS & info.tx_offload_capa;
+        // A TAP counts the headers of a segment against the MTU, and so refuses those of full size.
+        let unfit = if driver.to_bytes() == TAP { RTE_ETH_TX_OFFLOAD_TCP_TSO } else { 0 };
+        let tx_offloads = TX_OFFLOADS & info.tx_offload_capa & !unfit;
         let limit = info.tx_desc_lim.nb_seg_max;
         let segments_max = match (can_gather, limit) {
             (false, _) => 1,
@@ -184,7 +195,7 @@ impl Device {
             _ => "rss",
         };
         let need = Need { node, room, rx_queues, rx_descriptors, tx_queues, tx_descriptors };
-        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, is_virtio, steering, rss })
+        Ok(Setup { info, need, rx_offloads, tx_offloads, can, segments_max, kind, steering, rss })
     }
 
     fn configure(&self, port: &Port, setup: &Setup) -> Result<(), String> {
@@ -340,6 +351,17 @@ impl Device {
         if let Some((pool, mbufs)) = &self.pool {
             pools.give_back(pool, *mbufs);
         }
+    }
+}
+
+/// Says so if it does not.
+fn hears_all(port: &Port, what: &str, result: i32) {
+    if result != 0 && result != -libc::ENOTSUP {
+        let why = error_text(result);
+        tracing::warn!(
+            "port {}: the device will not hear {what} ({why}); a virtual function has to be trusted",
+            port.name
+        );
     }
 }
 

@@ -6,7 +6,9 @@ use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use dpdk_sys::{RTE_PKTMBUF_HEADROOM, rte_mempool, rte_pktmbuf_alloc_bulk, rte_pktmbuf_pool_create};
+use dpdk_sys::{
+    RTE_PKTMBUF_HEADROOM, rte_mempool, rte_mempool_avail_count, rte_pktmbuf_alloc_bulk, rte_pktmbuf_pool_create,
+};
 
 use super::double::Wire;
 use super::eal::last_error;
@@ -145,7 +147,12 @@ impl Pools {
     pub(super) fn reserve(&mut self, need: &Need) -> Result<(Arc<Mempool>, usize), String> {
         let mbufs = need.mbufs();
         let fits = |shared: &&mut Shared| {
-            shared.node == need.node && shared.pool.room == need.room && shared.size - shared.taken >= mbufs
+            // SAFETY: the pool lives.
+            let there = unsafe { rte_mempool_avail_count(shared.pool.raw.as_ptr()) } as usize;
+            // A driver that loses mbufs when it is closed does not tell.
+            shared.node == need.node
+                && shared.pool.room == need.room
+                && (shared.size - shared.taken).min(there) >= mbufs
         };
         if let Some(shared) = self.shared.iter_mut().find(fits) {
             shared.taken += mbufs;
