@@ -37,7 +37,7 @@ impl HashKey {
             sum ^= fold(words[first] ^ self.0[first], words[second] ^ self.0[second]);
         }
         // Without a word that is left it is forced odd, so that the last product never collapses to zero.
-        fold(sum, if N % 2 == 0 { self.0[WORDS_MAX] | 1 } else { words[N - 1] ^ self.0[WORDS_MAX] })
+        fold(sum, if N.is_multiple_of(2) { self.0[WORDS_MAX] | 1 } else { words[N - 1] ^ self.0[WORDS_MAX] })
     }
 }
 

@@ -43,7 +43,7 @@ impl Strays {
     }
 
     fn bit(tag: u16) -> u32 {
-        1 << (8 + (u32::from(tag) * 24 >> 16))
+        1 << (8 + ((u32::from(tag) * 24) >> 16))
     }
 }
 
