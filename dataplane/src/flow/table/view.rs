@@ -127,7 +127,11 @@ impl<'a, K: Words<KEY>, V: Parts<REST>, const KEY: usize, const REST: usize> Vie
         let bucket = &self.buckets[home(hash)];
         let (ways, strays) = bucket.look(tag(hash));
         if ways == 0 {
-            return Way { way: 0, number: if strays.any() { ELSEWHERE } else { NONE } };
+            if !strays.may_have(tag(hash)) {
+                return Way { way: 0, number: NONE };
+            }
+            (1..NEIGHBOURS).for_each(|step| self.fetch((&raw const self.buckets[home(hash) ^ step]).cast()));
+            return Way { way: 0, number: ELSEWHERE };
         }
         let way = ways.trailing_zeros();
         let number = bucket.entry(way as usize);
