@@ -151,7 +151,7 @@ impl Asked {
 
 /// Looks keys up in their order, from where the last slice ended. Cycles a key.
 fn slice<const N: usize>(lookup: Lookup<'_, N>, keys: &[Key<N>], place: &mut usize) -> (f64, Asked) {
-    let mut near = vec![[0; N]; CHUNK];
+    let mut near = [[0; N]; CHUNK];
     let mut asked = Asked { keys: 0, found: Found::default() };
     let mut chunk = || {
         for batch in near.chunks_exact_mut(BATCH) {

@@ -18,6 +18,7 @@ use super::poll::{Poller, SLOTS};
 use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::topology::Topology;
+use super::turns::Turns;
 use super::uplink::NIC_SLOTS;
 use super::walk::{Links, Walker};
 use crate::flow::{FlowReader, FlowTable, MacTable, Size};
@@ -229,9 +230,8 @@ impl Parts {
                 now: 0,
             },
             mailbox,
-            visits: Vec::with_capacity(SLOTS),
+            turns: Turns::with_capacity(SLOTS + NIC_SLOTS),
             discards: Vec::with_capacity(SLOTS),
-            nic_visits: Vec::with_capacity(NIC_SLOTS),
             next_discard: 0,
             clock: tick,
             quiet_max,

@@ -10,6 +10,7 @@ use super::counters::Mode;
 use super::hand_off::HAND_OFF_VISITS;
 use super::pulse::Pulse;
 use super::sleep::Alarm;
+use super::turns::{Turns, Visit, Visitor};
 use super::walk::Walker;
 use crate::cpu::timestamp;
 
@@ -27,13 +28,11 @@ pub(super) struct Poller {
     pub(super) walker: Walker,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) alarm: Alarm,
-    /// Slots whose guests send; each is visited once an iteration.
-    pub(super) visits: Vec<u16>,
+    /// Queues by which guests send, and by which frames come from NICs.
+    pub(super) turns: Turns,
     /// Slots whose guests send by a disabled transmitq. Nothing useful comes from them, so one of them is visited an
     /// iteration.
     pub(super) discards: Vec<u16>,
-    /// Slots of NIC queues by which frames come.
-    pub(super) nic_visits: Vec<u16>,
     /// Which of the discarding slots is next.
     pub(super) next_discard: usize,
     /// Coarse time, kept by control.
@@ -68,7 +67,7 @@ impl Poller {
             if now.wrapping_sub(quiet_since) > self.quiet_max {
                 last = self.sleep(last, &mut pulse);
                 // With NICs it was most likely the timeout, and in vain.
-                if self.nic_visits.is_empty() {
+                if !self.has_nics() {
                     quiet_since = last;
                 }
             }
@@ -78,10 +77,13 @@ impl Poller {
 
     #[inline]
     fn visit_all(&mut self) -> usize {
-        let Self { walker, visits, discards, next_discard, nic_visits, .. } = self;
+        let Self { walker, turns, discards, next_discard, .. } = self;
+        // Of each other worker a burst an iteration: bounded, and paid for there.
         let handed = walker.take_handed();
-        let mut frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
-        frames = nic_visits.iter().fold(frames, |frames, &slot| frames + walker.walk_nic(usize::from(slot)));
+        if handed > 0 {
+            turns.forget_last();
+        }
+        let mut frames = handed + turns.round(walker);
         if !discards.is_empty() {
             *next_discard = (*next_discard + 1) % discards.len();
             frames += walker.discard(usize::from(discards[*next_discard]));
@@ -94,11 +96,12 @@ impl Poller {
 
     /// Arms every ring, looks once more, and sleeps. When it is over.
     fn sleep(&mut self, since: u64, pulse: &mut Pulse) -> u64 {
-        let Self { walker, visits, discards, nic_visits, mailbox, alarm, .. } = self;
+        let has_nics = self.has_nics();
+        let Self { walker, turns, discards, mailbox, alarm, .. } = self;
         mailbox.falls_asleep();
         let mut nothing = !walker.has_handed();
         let mut all_kick = true;
-        for &slot in visits.iter().chain(&*discards) {
+        for &slot in turns.slots().iter().chain(&*discards) {
             if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
                 nothing &= !pair.arm();
                 all_kick &= pair.kick().is_some();
@@ -109,10 +112,10 @@ impl Poller {
         if nothing && mailbox.is_empty() {
             pulse.stop();
             walker.counters.falls_asleep(now);
-            alarm.sleep(match (all_kick, nic_visits.is_empty()) {
-                (true, true) => None,
+            alarm.sleep(match (all_kick, has_nics) {
+                (true, false) => None,
                 (false, _) => Some(&UNKICKED),
-                (true, false) => Some(&NIC_WAIT),
+                (true, true) => Some(&NIC_WAIT),
             });
             let woken = timestamp();
             walker.counters.wakes(woken);
@@ -120,12 +123,17 @@ impl Poller {
             pulse.start();
         }
         mailbox.is_awake();
-        for &slot in visits.iter().chain(&*discards) {
+        for &slot in turns.slots().iter().chain(&*discards) {
             if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
                 pair.disarm();
             }
         }
         now
+    }
+
+    /// Whether frames may come for which nobody kicks.
+    fn has_nics(&self) -> bool {
+        self.turns.slots().iter().any(|&slot| usize::from(slot) >= SLOTS)
     }
 
     /// Does what control asks. Whether it asks to stop.
@@ -151,14 +159,18 @@ impl Poller {
                     let _ = done.send(registered);
                 }
                 Command::Visit { slot, done } if slot >= SLOTS => {
-                    if self.walker.nics[slot - SLOTS].as_ref().is_some_and(|queue| queue.rx.is_some()) {
-                        self.nic_visits.push(slot as u16);
+                    if let Some(queue) = self.walker.nics[slot - SLOTS].as_ref().filter(|queue| queue.rx.is_some()) {
+                        self.turns.add(queue.id.port, slot);
                     }
                     let _ = done.send(());
                 }
                 Command::Visit { slot, done } => {
                     if let Some(pair) = self.walker.pairs[slot].as_ref().filter(|pair| pair.transmitq.is_some()) {
-                        if pair.discards { &mut self.discards } else { &mut self.visits }.push(slot as u16);
+                        if pair.discards {
+                            self.discards.push(slot as u16);
+                        } else {
+                            self.turns.add(pair.id.port, slot);
+                        }
                     }
                     let _ = done.send(());
                 }
@@ -170,12 +182,12 @@ impl Poller {
                 }
                 Command::DetachNic { slot, done } => {
                     self.deliver_handed();
-                    self.nic_visits.retain(|&visit| usize::from(visit) != slot);
+                    self.turns.remove(slot);
                     let _ = done.send(self.walker.nics[slot - SLOTS].take());
                 }
                 Command::Detach { slot, done } => {
                     self.deliver_handed();
-                    self.visits.retain(|&visit| usize::from(visit) != slot);
+                    self.turns.remove(slot);
                     self.discards.retain(|&visit| usize::from(visit) != slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
                     self.walker.memories[slot] = None;
@@ -203,5 +215,38 @@ impl Poller {
             }
         }
         self.walker.pay_all();
+    }
+}
+
+impl Visitor for Walker {
+    #[inline]
+    fn visit(&mut self, slot: usize) -> Visit {
+        if slot < SLOTS { self.walk(slot) } else { self.walk_nic(slot) }
+    }
+
+    #[inline]
+    fn has_frames(&self, slot: usize) -> bool {
+        match self.pairs.get(slot) {
+            Some(pair) => pair.as_ref().is_some_and(|pair| pair.has_available()),
+            None => true, // a NIC's
+        }
+    }
+
+    fn put_off(&mut self, slot: usize) {
+        if let Some(service) = self.service(slot) {
+            service.put_off.add(1);
+        }
+    }
+
+    #[inline]
+    fn charge(&mut self, slot: usize, ticks: u64) {
+        if let Some(service) = self.service(slot) {
+            service.ticks.add(ticks);
+        }
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        timestamp()
     }
 }
