@@ -8,10 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::View;
+use super::{PortCommand, View};
 
 /// A switch answers at once; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A NIC may take its time to start.
+const NIC_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a running switch.
 #[derive(Debug)]
@@ -39,7 +42,17 @@ impl Client {
 
     /// Asks for a view.
     pub fn show(&mut self, view: View) -> anyhow::Result<Value> {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": view.method()});
+        self.call(view.method(), &json!({}))
+    }
+
+    /// Does something with a port.
+    pub fn act(&mut self, command: PortCommand, port: &str) -> anyhow::Result<Value> {
+        self.stream.get_ref().set_read_timeout(Some(NIC_PATIENCE))?;
+        self.call(command.method(), &json!({ "name": port }))
+    }
+
+    fn call(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         self.stream.get_mut().write_all(format!("{request}\n").as_bytes()).context("the switch does not listen")?;
         let mut line = String::new();
         self.stream.read_line(&mut line).context("the switch does not answer")?;

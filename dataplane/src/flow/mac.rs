@@ -109,6 +109,8 @@ struct PortMacs {
     limit: u32,
     /// The port's generation above, its stations below.
     count: AtomicU64,
+    /// Static ones among them.
+    statics: AtomicU32,
     moves: AtomicU64,
     refused: AtomicU64,
 }
@@ -271,7 +273,11 @@ impl MacTable {
 
     /// Puts a station behind a port for good; `false` if there is no room.
     pub fn insert_static(&self, station: Station, port: u16) -> bool {
-        matches!(self.insert(station, port, 0, Kind::Static), Some(Learnt::Here(_)))
+        let is_here = matches!(self.insert(station, port, 0, Kind::Static), Some(Learnt::Here(_)));
+        if let (true, Some(macs)) = (is_here, self.ports.get(usize::from(port))) {
+            macs.statics.fetch_add(1, Ordering::Relaxed);
+        }
+        is_here
     }
 
     /// A station that is known was seen; `None` if the slot has changed.
@@ -423,7 +429,8 @@ impl MacTable {
     /// they are next looked at closely, which whoever calls this has to see to.
     pub fn flush(&self, port: u16) {
         if let Some(macs) = self.ports.get(usize::from(port)) {
-            let next = |word: u64| Some(((word >> 32) + 1) << 32);
+            let statics = u64::from(macs.statics.load(Ordering::Relaxed));
+            let next = |word: u64| Some(((word >> 32) + 1) << 32 | statics);
             let _ = macs.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         }
     }

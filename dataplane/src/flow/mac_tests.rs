@@ -171,6 +171,19 @@ fn a_flush() {
     assert_eq!(table.count(1), 2);
 }
 
+/// Static stations stay over a flush, and are counted.
+#[test]
+fn a_flush_with_static_stations() {
+    let table = table(100, 3);
+    assert!(table.insert_static(station(1), 0) && table.insert_static(station(2), 0));
+    learn(&table, station(3), 0, 0).unwrap();
+    assert_eq!(table.count(0), 3);
+    table.flush(0);
+    assert_eq!((table.count(0), table.find(station(1)).map(|found| found.0)), (2, Some(0)));
+    learn(&table, station(4), 0, 0).unwrap();
+    assert_eq!(table.learn(station(5), 0, 0, || true), Learnt::PortLimit);
+}
+
 #[test]
 fn a_touch_keeps_a_station() {
     let table = table(10, 10);
