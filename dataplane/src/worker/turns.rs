@@ -183,7 +183,8 @@ impl Turns {
 
     #[inline]
     fn charge(&mut self, visitor: &mut impl Visitor, (at, slot): (usize, usize), ticks: u64) {
-        self.ports[at].credit -= ticks.min(CHARGE_MAX) as i64;
+        let ticks = ticks.min(CHARGE_MAX);
+        self.ports[at].credit -= ticks as i64;
         visitor.charge(slot, ticks);
     }
 }
