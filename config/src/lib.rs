@@ -38,13 +38,14 @@ mod source;
 mod validate;
 mod vlan;
 mod words;
+mod workers;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 pub use error::Error;
-pub use plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
+pub use plan::{Bridge, Count, Feature, Idle, Mode, Nic, Plan, Port, PortKind, Unit, VhostUser, Workers};
 pub use policy::{
     BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, PORT_MACS_MAX_DEFAULT, PortPolicy,
     RateLimit, RateUnit, STORM_LIMIT_DEFAULT, StaticMac,

@@ -36,7 +36,7 @@ fn an_empty_file_is_an_empty_switch_with_every_default() {
         metrics: Some(([127, 0, 0, 1], 9477).into()),
         macs_max: 32_768,
         nic_allowed: false,
-        workers: Workers { cpus: None, flow_table_entries: 65_536 },
+        workers: Workers { flow_table_entries: 65_536, ..Workers::default() },
         bridges: Vec::new(),
         ports: Vec::new(),
     };
@@ -50,7 +50,7 @@ fn the_example_is_two_guests_on_one_bridge() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-guests.toml");
     let text = std::fs::read_to_string(&example).unwrap();
     let expected = Plan {
-        workers: Workers { cpus: Some(vec![0]), flow_table_entries: 65_536 },
+        workers: Workers { cpus: Some(vec![0]), flow_table_entries: 65_536, ..Workers::default() },
         bridges: vec![Bridge {
             name: "br0".to_owned(),
             mac_ageing: Duration::from_secs(300),

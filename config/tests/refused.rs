@@ -59,7 +59,13 @@ fn unknown_keys() {
     let top = "use one of `control_socket`, `metrics`, `macs_max`, `nic`, `workers`, `bridge`, `port`";
     refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
     refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
-    refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus` or `flow_table_entries`"]);
+    refused(
+        "[workers]\n\ncpu = 3\n",
+        3,
+        &[
+            "unknown key `cpu`; use one of `cpus`, `per_socket`, `count`, `count_max`, `placement`, `idle`, `flow_table_entries`",
+        ],
+    );
     refused(
         "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
         3,

@@ -22,7 +22,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     let _server = Server::start(switch.clone(), &plan.control_socket)?;
     switch.open_nics()?;
     let _sockets = switch.serve()?;
-    let cpus = switch.workers.iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
+    let cpus = switch.workers().iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
     let (ports, bridges) = (counted(plan.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
     tracing::info!("{ports} on {bridges}; workers on CPU {cpus}");
     if let Some(signal) = signals.forever().next() {

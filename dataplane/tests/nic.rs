@@ -84,7 +84,7 @@ fn a_frame_from_nic_to_nic_is_moved_whatever_its_pieces() {
         assert_eq!((&sent[0].bytes, sent[0].segments), (&bytes, len.div_ceil(cut)), "{len} bytes");
         assert_eq!(sent[0].asked, TxFlags::NONE);
     }
-    let counters = &net.switch.workers[0].counters;
+    let counters = &net.switch.workers()[0].counters;
     assert_eq!(counters.nic_to_nic.forwarded_bytes.get(), 2 * 60 + 60 + 1514 + 9014 + 1514);
     assert_eq!(counters.nic_to_nic.copied_bytes.get(), 60, "the first one was flooded");
     assert_eq!((one.wire.mbufs(), two.dropped(DropReason::NicQueueFull)), (0, 0), "every mbuf came back");

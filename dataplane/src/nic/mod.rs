@@ -16,6 +16,7 @@ mod offload;
 mod port;
 mod queue;
 
+pub(crate) use eal::register_thread;
 pub use keeper::{Host, Keeper};
 pub use mbuf::{Mbuf, Mbufs, Received};
 pub use offload::TxFlags;

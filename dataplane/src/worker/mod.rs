@@ -2,7 +2,7 @@
 //!
 //! `poll` is the loop, `walk` what happens to a burst, with its stages `heads`, `judge`, `lookup` and `exit`, and `retag` where VLANs are; `sleep` is how a worker
 //! waits when nothing moves, `pulse` what gets it out of a system call; `command` is the only way into a running worker,
-//! `uplink` is how frames come from NICs and go to them; `topology` the table by which it finds receivers, and `hand_off` the ring to a receiver of another worker. Nothing here
+//! `uplink` is how frames come from NICs and go to them; `topology` the table by which it finds receivers, `steering` chooses among a guest's pairs, and `hand_off` is the ring to a receiver of another worker. Nothing here
 //! allocates, locks or logs while frames move, and nothing here makes a system call but a guest's eventfd (and to sleep).
 
 mod clock;
@@ -14,17 +14,21 @@ mod hand_off;
 mod handle;
 mod heads;
 mod judge;
+mod links;
 mod lookup;
 mod poll;
 mod pulse;
 mod retag;
 mod sleep;
+mod steering;
 mod topology;
 mod uplink;
 mod walk;
 
 pub use clock::Clock;
 pub use counters::{Mode, PathCounters, WorkerCounters};
-pub use cpus::{first_of_each_node, parse_cpu_list};
-pub use handle::{Worker, WorkerError};
+pub use cpus::{cpus_of_nodes, first_cpus, first_of_each_node, parse_cpu_list};
+pub use handle::{Common, Worker, WorkerError};
+pub use links::WORKERS_MAX;
+pub use steering::Steering;
 pub use topology::{BridgeView, Location, PortView, Topology};

@@ -8,6 +8,7 @@ use rustix::event::Timespec;
 use super::command::{Command, Mailbox};
 use super::counters::Mode;
 use super::hand_off::HAND_OFF_VISITS;
+use super::links::Link;
 use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::walk::Walker;
@@ -78,6 +79,9 @@ impl Poller {
 
     #[inline]
     fn visit_all(&mut self) -> usize {
+        if let Some(arrival) = self.walker.topology.arrival {
+            return self.visit_sparingly(arrival.worker);
+        }
         let Self { walker, visits, discards, next_discard, nic_visits, .. } = self;
         let handed = walker.take_handed();
         let mut frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
@@ -88,6 +92,25 @@ impl Poller {
         }
         if frames == 0 {
             walker.pay_all(); // otherwise the next iteration's first burst does, a moment later
+        }
+        frames
+    }
+
+    /// While a queue is under way to worker `to`, which keeps what it is handed until then: as [`Poller::visit_all`], but what would
+    /// find no room on the way there stays with its sender.
+    #[cold]
+    fn visit_sparingly(&mut self, to: u16) -> usize {
+        let Self { walker, visits, nic_visits, .. } = self;
+        let mut frames = walker.take_handed();
+        for &slot in visits.iter().chain(&*nic_visits) {
+            if !walker.has_room_to(to) {
+                break;
+            }
+            let slot = usize::from(slot);
+            frames += if slot < SLOTS { walker.walk(slot) } else { walker.walk_nic(slot) };
+        }
+        if frames == 0 {
+            walker.pay_all();
         }
         frames
     }
@@ -139,16 +162,17 @@ impl Poller {
                         pair.kick = None; // what cannot be waited for is polled
                     }
                     pair.greet();
+                    pair.last_receiver = u16::MAX; // it may have been another worker's
                     self.walker.memories[slot] = Some(pair.memory.clone());
                     self.walker.pairs[slot] = Some(pair);
-                    let _ = done.send(());
+                    let _ = done.send(self.has_arrived(slot));
                 }
                 Command::AttachNic { slot, queue, done } => {
                     let registered = queue.register_thread();
                     if registered.is_ok() {
                         self.walker.nics[slot - SLOTS] = Some(queue);
                     }
-                    let _ = done.send(registered);
+                    let _ = done.send(registered.map(|()| self.has_arrived(slot)));
                 }
                 Command::Visit { slot, done } if slot >= SLOTS => {
                     if self.walker.nics[slot - SLOTS].as_ref().is_some_and(|queue| queue.rx.is_some()) {
@@ -168,6 +192,9 @@ impl Poller {
                         None => fd,
                     });
                 }
+                Command::RegisterNics { done } => {
+                    let _ = done.send(crate::nic::register_thread());
+                }
                 Command::DetachNic { slot, done } => {
                     self.deliver_handed();
                     self.nic_visits.retain(|&visit| usize::from(visit) != slot);
@@ -185,6 +212,22 @@ impl Poller {
                     }
                     let _ = done.send(pair);
                 }
+                Command::Expect { slot, link, done } => {
+                    self.walker.links.insert(self.walker.number, *link);
+                    self.walker.expected = Some(slot as u16);
+                    let _ = done.send(());
+                }
+                Command::Link { worker, link, done } => {
+                    self.walker.links.insert(worker, *link);
+                    let _ = done.send(());
+                }
+                Command::Unlink { worker, done } => {
+                    let _ = done.send(self.walker.links.remove(worker));
+                }
+                Command::Flush { done } => {
+                    self.deliver_handed();
+                    let _ = done.send(());
+                }
                 Command::Topology { topology, done } => {
                     self.walker.topologies = self.walker.topologies.wrapping_add(1);
                     let _ = done.send(std::mem::replace(&mut self.walker.topology, topology));
@@ -193,6 +236,13 @@ impl Poller {
             }
         }
         false
+    }
+
+    /// A pair or NIC queue is in this slot. If it was expected, delivers what has waited for it; what that waited in.
+    fn has_arrived(&mut self, slot: usize) -> Option<Link> {
+        self.walker.expected.take_if(|expected| usize::from(*expected) == slot)?;
+        self.deliver_handed();
+        self.walker.links.remove(self.walker.number)
     }
 
     /// Nobody hands over for a slot that is to be given back any more; what was handed over before is delivered.

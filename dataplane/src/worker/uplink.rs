@@ -75,6 +75,7 @@ impl Walker {
             owed,
             now,
             number,
+            expected,
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return 0 };
         let Some(rx) = &mut queue.rx else { return 0 };
@@ -104,12 +105,14 @@ impl Walker {
             scratch.decide(unread, &source, &lookup, flows);
         let taken = read.taken;
 
-        let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
+        let Scratch { heads, lens, outputs, offloads, vlans, retagged, spread, .. } = &mut **scratch;
+        spread.begin();
         let (longest, asking) = (read.longest, read.asking);
         let frames = Frames { heads, lens, longest, list: frames_list, header_len: 0, asking, offloads, growths: None };
         let mut room = ChainList::new();
         let mut exit = Exit {
             worker: *number,
+            expected: *expected,
             slot,
             port,
             pairs,
@@ -128,6 +131,7 @@ impl Walker {
             path: &counters.nic_to_guest,
             moves: Some(Moves { mbufs: &burst, staged: ArrayVec::new() }),
             flooded: flood,
+            spread,
         };
         let mut goes_on = None;
         if flood == 0 {

@@ -103,7 +103,7 @@ fn to_and_fro(layout: Layout, features: u64) {
     let options = with(layout, features);
     let mut guests = vec![net.plug(0, options), net.plug(1, options)];
     introduce(&mut guests);
-    let worker = &net.switch.workers[0].counters;
+    let worker = &net.switch.workers()[0].counters;
     let (sent, slept) = (Default::default(), worker.iterations(Mode::Sleep));
     let mut players = (0..).zip(&mut guests).map(|(number, guest)| {
         guest.pairs[0].transmitq.set_interrupts(false);

@@ -207,6 +207,15 @@ impl Ring {
             }
     }
 
+    /// Whether the driver is known to have seen all that was published: it has used all its slots anew, or it waits for the next one.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        match &self.layout {
+            Layout::Packed(ring) => ring.is_drained(),
+            Layout::Split(ring) => ring.is_drained(),
+        }
+    }
+
     /// Asks the driver to kick when it makes chains available, or not to bother; to be called between bursts. After asking,
     /// look once more before sleeping: what came in between was not kicked.
     pub fn set_kicks(&mut self, wanted: bool) {
