@@ -424,10 +424,10 @@ impl PairHost for Switch {
 
     fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         let placement = self.placement();
-        if let Some(Placed { at, .. }) = placement.pairs.get(&id) {
-            if let Some(worker) = self.worker(at.worker) {
-                worker.set_notifier(usize::from(at.slot), ring, notifier, fd);
-            }
+        if let Some(Placed { at, .. }) = placement.pairs.get(&id)
+            && let Some(worker) = self.worker(at.worker)
+        {
+            worker.set_notifier(usize::from(at.slot), ring, notifier, fd);
         }
     }
 

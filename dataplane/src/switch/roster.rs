@@ -135,7 +135,7 @@ impl Switch {
     pub fn add_worker(&self, cpu: usize) -> Result<u16, RosterError> {
         let mut placement = self.placement();
         let worker = self.roster.add(cpu)?;
-        Worker::set_topology(&[worker.clone()], &Arc::new(placement.topology.clone()));
+        Worker::set_topology(std::slice::from_ref(&worker), &Arc::new(placement.topology.clone()));
         placement.open(worker.number);
         tracing::info!("worker {} starts on CPU {cpu}", worker.number);
         Ok(worker.number)
