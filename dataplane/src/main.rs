@@ -5,8 +5,8 @@ mod plan;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use ringway::control::{Client, View};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringway::control::{Client, Order, View};
 use tracing::Level;
 
 /// A userspace host switch for virtual machines: guests plug in over vhost-user with packed virtqueues.
@@ -30,6 +30,19 @@ enum Command {
     },
     /// Plan a guest: queue pairs, libvirt's XML, the switch's ports, and why not.
     Plan(Box<plan::Plan>),
+    /// Start and end workers of a running switch.
+    #[command(subcommand)]
+    Workers(Workers),
+    /// Move a queue pair of a running switch to another worker.
+    Move {
+        /// The queue pair, such as `vm1/0`.
+        queue: String,
+        /// The worker's number, as `ringway show workers` has it.
+        #[arg(long, value_name = "WORKER")]
+        to: u16,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Ask a running switch what it is doing.
     Show {
         /// What to show.
@@ -42,6 +55,40 @@ enum Command {
         #[arg(long, value_name = "PATH", env = "RINGWAY_SOCKET", default_value = "/run/ringway/control.sock")]
         socket: PathBuf,
     },
+}
+
+/// What can be done with workers.
+#[derive(Subcommand)]
+enum Workers {
+    /// Start a worker on a CPU that has none.
+    Add {
+        /// The CPU.
+        #[arg(long, value_name = "NUMBER")]
+        cpu: usize,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Move all that a worker has to others, and end it.
+    Remove {
+        /// Its number, as `ringway show workers` has it.
+        #[arg(value_name = "WORKER")]
+        number: u16,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+#[derive(Args)]
+struct Socket {
+    /// The control socket of the switch.
+    #[arg(
+        id = "socket",
+        long = "socket",
+        value_name = "PATH",
+        env = "RINGWAY_SOCKET",
+        default_value = "/run/ringway/control.sock"
+    )]
+    path: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -57,6 +104,9 @@ fn main() -> ExitCode {
         Command::Run { config, log } => run(&config, log),
         Command::Plan(arguments) => return plan::command(&arguments),
         Command::Show { what, json, socket } => show(what, json, &socket),
+        Command::Workers(Workers::Add { cpu, socket }) => order(&Order::AddWorker { cpu }, &socket),
+        Command::Workers(Workers::Remove { number, socket }) => order(&Order::RemoveWorker { worker: number }, &socket),
+        Command::Move { queue, to, socket } => order(&Order::MoveQueue { queue, worker: to }, &socket),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,6 +132,20 @@ fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
         .with_target(false)
         .init();
     ringway::run(&ringway_config::load(config)?)
+}
+
+/// Says what came of it, if there is something to say.
+fn order(order: &Order, socket: &Socket) -> anyhow::Result<()> {
+    let answer = Client::connect(&socket.path)?.order(order)?;
+    match order {
+        Order::AddWorker { cpu } => println!("worker {} runs on CPU {cpu}", answer["worker"]),
+        Order::RemoveWorker { .. } => {}
+        Order::MoveQueue { queue, worker } if answer["moved"] == false => {
+            println!("{queue} is with worker {worker} already");
+        }
+        Order::MoveQueue { .. } => {}
+    }
+    Ok(())
 }
 
 fn show(what: View, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {

@@ -31,8 +31,8 @@ use crate::policy::PortRules;
 use crate::socket::{ListenError, SocketFile};
 use crate::worker::{BridgeView, Clock, Common, PortView, Topology, Worker, first_cpus};
 
-/// Without a frame for so long, a worker goes to sleep.
-const QUIET_MAX: Duration = Duration::from_micros(200);
+/// Without a frame for so long, a ring is armed, and a worker that has no other ones goes to sleep.
+const QUIET_MAX: Duration = Duration::from_millis(1);
 
 /// Why a switch does not start.
 #[derive(Debug, thiserror::Error)]

@@ -71,7 +71,7 @@ impl Run<'_> {
                 4 | 5 => self.burst(input),
                 6 => self.ring.set_kicks(input.byte() & 1 == 0),
                 _ => {
-                    let _ = (self.ring.has_available(), self.ring.interrupt(), self.ring.base());
+                    let _ = (self.ring.has_available(), self.ring.interrupt(&mut 0), self.ring.base());
                 }
             }
         }

@@ -22,6 +22,19 @@ impl Counter {
     }
 }
 
+/// What a queue by which frames come has made its worker do, and how that was shared out.
+#[derive(Debug, Default)]
+pub struct Service {
+    /// Frames for which no cached verdict held, so that they were decided anew.
+    pub flow_misses: Counter,
+    /// Visits that ended early, with frames left in the queue, for want of more misses.
+    pub miss_budget: Counter,
+    /// Visits that were put off, since the port had used its share of a saturated worker.
+    pub put_off: Counter,
+    /// Time-stamp ticks that a saturated worker has spent on it.
+    pub ticks: Counter,
+}
+
 /// Frames and their bytes, without virtio-net headers.
 #[derive(Debug, Default)]
 pub struct Traffic {

@@ -5,5 +5,5 @@
 mod counter;
 mod reason;
 
-pub use counter::{Counter, Traffic};
+pub use counter::{Counter, Service, Traffic};
 pub use reason::{DropCounters, DropReason};

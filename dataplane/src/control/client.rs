@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::View;
+use super::{Order, View};
 
 /// A switch answers at once; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,7 +39,15 @@ impl Client {
 
     /// Asks for a view.
     pub fn show(&mut self, view: View) -> anyhow::Result<Value> {
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": view.method()});
+        self.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": view.method()}))
+    }
+
+    /// Has the switch do something.
+    pub fn order(&mut self, order: &Order) -> anyhow::Result<Value> {
+        self.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": order.method(), "params": order.parameters()}))
+    }
+
+    fn ask(&mut self, request: &Value) -> anyhow::Result<Value> {
         self.stream.get_mut().write_all(format!("{request}\n").as_bytes()).context("the switch does not listen")?;
         let mut line = String::new();
         self.stream.read_line(&mut line).context("the switch does not answer")?;

@@ -1,13 +1,16 @@
 //! Asking a running switch: JSON-RPC 2.0, one message a line, over a Unix socket. The same binary is the client.
 //!
-//! `server` and `client` are the two ends; `view` is what can be asked for, `show` answers it, `table` prints it for people.
+//! `server` and `client` are the two ends; `view` is what can be asked for, `show` answers it, `table` prints it for people;
+//! `order` is what can be done.
 
 mod client;
+mod order;
 mod server;
 mod show;
 mod table;
 mod view;
 
 pub use client::Client;
+pub use order::Order;
 pub use server::Server;
 pub use view::View;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::View;
 use crate::account::{DropCounters, DropReason};
 use crate::flow::Action;
-use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX, SparePair};
 use crate::nic::{self, QueueId};
 use crate::packet::MacAddress;
 use crate::switch::{QueueRef, Switch};
@@ -43,8 +43,11 @@ fn ports(switch: &Switch) -> Value {
             "state": port.state().as_str(),
             "ring": ring(port),
             "features": port.negotiated().names(),
-            "pairs_offered": QUEUE_PAIRS_MAX,
+            "pairs_max": QUEUE_PAIRS_MAX,
+            "pairs_offered": port.pairs_offered(),
             "pairs_enabled": port.running().len(),
+            "pairs": pairs(port),
+            "idle": idle(port),
             "receive_packets": sum(|pair| pair.received.packets.get()),
             "receive_bytes": sum(|pair| pair.received.bytes.get()),
             "transmit_packets": sum(|pair| pair.transmitted.packets.get()),
@@ -119,6 +122,33 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
         "dropped": dropped,
         "last_error": port.last_error(),
     })
+}
+
+/// How many of a guest's pairs are in use, and what to do about the others; null without a front end.
+fn pairs(port: &Port) -> Option<String> {
+    let (offered, enabled) = (usize::from(port.pairs_offered()), port.running().len());
+    let says = if enabled == 0 || enabled >= offered {
+        return (offered != 0).then(|| format!("{offered} offered, {enabled} enabled"));
+    } else if port.negotiated().contains(Features::MQ) {
+        format!("ethtool -L eth0 combined {offered}")
+    } else {
+        "its driver did not take VIRTIO_NET_F_MQ".to_owned()
+    };
+    Some(format!("{offered} offered, {enabled} enabled by the guest: {says}"))
+}
+
+/// What lies idle with pairs that the guest does not use.
+fn idle(port: &Port) -> Value {
+    let one = |pair: SparePair| {
+        json!({
+            "queue": format!("{}/{}", port.name, pair.index),
+            "msix_vectors": pair.vectors(),
+            "ring_bytes": pair.ring_bytes,
+            "receive_buffers": pair.buffers,
+            "receive_buffer_bytes": pair.buffer_bytes,
+        })
+    };
+    port.spare().into_iter().map(one).collect()
 }
 
 fn ring(port: &Port) -> &'static str {
@@ -255,6 +285,8 @@ fn workers(switch: &Switch) -> Value {
             "busy_seconds": seconds(Mode::Busy),
             "idle_seconds": seconds(Mode::Idle),
             "sleep_seconds": seconds(Mode::Sleep),
+            "rings_armed": worker.counters.rings().0,
+            "rings_polled": worker.counters.rings().1,
             "flows": worker.flows.entries(),
             "flow_capacity": worker.flows.capacity(),
             "queues": queues,

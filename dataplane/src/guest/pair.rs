@@ -8,7 +8,7 @@ use super::features::Features;
 use super::memory::GuestMemory;
 use super::notifier::Eventfd;
 use super::ring::{BURST, ChainList, Direction, Ring, RingFault, Unread, Used};
-use crate::account::{Counter, DropCounters, DropReason, Traffic};
+use crate::account::{Counter, DropCounters, DropReason, Service, Traffic};
 use crate::policy::Limit;
 
 /// What a pair counts. Outlives the pair: counts go on over a reconnect. Written by the pair's worker only.
@@ -22,6 +22,8 @@ pub struct PairCounters {
     pub receive_dropped: DropCounters,
     /// Frames for the guest that it did not get.
     pub transmit_dropped: DropCounters,
+    /// What the guest's frames cost.
+    pub service: Service,
     /// Times that the guest was interrupted.
     pub interrupts: Counter,
     /// Times that a burst was published and the guest was not interrupted: it wanted none, or has not listened to as many as its
@@ -95,6 +97,8 @@ pub struct QueuePair {
     pub flood_begun: Option<u16>,
     /// The worker's slot to which its last burst went; a guess at where the next one goes.
     pub last_receiver: u16,
+    /// The guest is asked to kick, and its worker does not look at the transmitq until it does.
+    pub is_armed: bool,
     /// Rings that published since their guest was last interrupted.
     pub owed: Owed,
 }
@@ -204,21 +208,22 @@ impl QueuePair {
     }
 
     /// Interrupts the guest for what was published since the last time, ring by ring, where it wants that. A full
-    /// fence must lie in between; see [`Ring::interrupt`].
+    /// fence must lie in between; see [`Ring::interrupt`]. How many ticks it took to ring.
     #[inline]
-    pub fn interrupt(&mut self) {
+    pub fn interrupt(&mut self) -> u64 {
         let owed = std::mem::take(&mut self.owed);
-        let mut fault = None;
+        let (mut fault, mut ticks) = (None, 0);
         for (ring, owed) in [(&mut self.transmitq, owed.transmitq), (&mut self.receiveq, owed.receiveq)] {
             if let (Some(ring), true) = (ring, owed) {
                 let counters = &self.counters;
-                if ring.interrupt() { &counters.interrupts } else { &counters.interrupts_suppressed }.add(1);
+                if ring.interrupt(&mut ticks) { &counters.interrupts } else { &counters.interrupts_suppressed }.add(1);
                 fault = fault.or(ring.fault());
             }
         }
         if let Some(fault) = fault {
             self.break_pair(fault);
         }
+        ticks
     }
 
     /// A rule was broken in one of the rings: neither is used any more, and the front end is told.
@@ -241,6 +246,13 @@ impl QueuePair {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         self.counters.fault().is_some()
+    }
+
+    /// Whether the guest has sent what was not taken yet.
+    #[inline]
+    #[must_use]
+    pub fn has_available(&self) -> bool {
+        self.transmitq.as_ref().is_some_and(Ring::has_available)
     }
 
     /// Whether frames may come from it.

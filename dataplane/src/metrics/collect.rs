@@ -3,9 +3,9 @@
 use prometheus::proto::MetricFamily;
 
 use super::families::Families;
-use crate::account::{DropCounters, DropReason, Traffic};
+use crate::account::{DropCounters, DropReason, Service, Traffic};
 use crate::guest::ring::RingFault;
-use crate::guest::{Features, PairCounters, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::guest::{Features, PairCounters, Port, PortState};
 use crate::nic;
 use crate::switch::Switch;
 use crate::worker::{Mode, PathCounters, WorkerCounters};
@@ -85,6 +85,9 @@ type TrafficCount = (&'static str, &'static str, fn(&Traffic, &Traffic) -> u64);
 /// A count that only guests' pairs have, by name.
 type PairCount = (&'static str, &'static str, fn(&PairCounters) -> u64);
 
+/// A count of what a queue's frames cost, by name; the number is that of ticks a second.
+type ServiceCount = (&'static str, &'static str, fn(&Service, f64) -> f64);
+
 const TRAFFIC: [TrafficCount; 4] = [
     ("receive_packets_total", "Frames received from the guest or NIC.", |received, _| received.packets.get()),
     ("receive_bytes_total", "Bytes of frames received from the guest or NIC.", |received, _| received.bytes.get()),
@@ -154,6 +157,34 @@ fn queues(switch: &Switch, families: &mut Families) {
             family.add(&[("port", &port.name), ("queue", index)], value(&queue.received, &queue.transmitted) as f64);
         });
     }
+    let rate = switch.clock.ticks_per_second();
+    let service: [ServiceCount; 4] = [
+        ("flow_misses_total", "Frames from it that were decided anew: no cached verdict held.", |service, _| {
+            service.flow_misses.get() as f64
+        }),
+        (
+            "miss_budget_visits_total",
+            "Visits that ended early since more frames had to be decided anew.",
+            |service, _| service.miss_budget.get() as f64,
+        ),
+        (
+            "visits_put_off_total",
+            "Visits put off since the port had used its share of a saturated worker.",
+            |service, _| service.put_off.get() as f64,
+        ),
+        ("saturated_seconds_total", "Time that a saturated worker has spent on frames from it.", |service, rate| {
+            service.ticks.get() as f64 / rate
+        }),
+    ];
+    for (name, help, value) in service {
+        let mut family = families.counter(&format!("queue_{name}"), help);
+        each_pair(switch, &mut |port, queue, pair| {
+            family.add(&[("port", &port.name), ("queue", queue)], value(&pair.service, rate));
+        });
+        each_nic_queue(switch, &mut |port, index, queue| {
+            family.add(&[("port", &port.name), ("queue", index)], value(&queue.service, rate));
+        });
+    }
     let interrupts: [PairCount; 2] = [
         ("guest_interrupts_total", "Interrupts sent to the guest.", |pair| pair.interrupts.get()),
         ("guest_interrupts_suppressed_total", "Bursts for which the guest wanted no interrupt.", |pair| {
@@ -210,7 +241,7 @@ fn vhost(switch: &Switch, families: &mut Families) {
     drop(info);
     let mut pairs = families.gauge("vhost_queue_pairs", "Queue pairs offered to the guest, and enabled by it.");
     for port in &switch.ports {
-        pairs.add(&[("port", &port.name), ("kind", "offered")], f64::from(QUEUE_PAIRS_MAX));
+        pairs.add(&[("port", &port.name), ("kind", "offered")], f64::from(port.pairs_offered()));
         pairs.add(&[("port", &port.name), ("kind", "enabled")], port.running().len() as f64);
     }
 }

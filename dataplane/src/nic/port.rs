@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::account::{DropCounters, Traffic};
+use crate::account::{DropCounters, Service, Traffic};
 
 /// How far a port has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct QueueCounters {
     pub receive_dropped: DropCounters,
     /// Frames for the NIC that it did not get.
     pub transmit_dropped: DropCounters,
+    /// What the frames that came in cost.
+    pub service: Service,
 }
 
 /// A device as it was found and set up.

@@ -3,7 +3,7 @@
 use arrayvec::ArrayVec;
 
 use super::counters::{PathCounters, WorkerCounters};
-use super::heads::{VISIT_BYTES_MAX, cost};
+use super::heads::{COPY_COST, VISIT_BYTES_MAX, cost};
 use super::links::Links;
 use super::retag::{Retagged, members};
 use super::steering::Spread;
@@ -84,7 +84,7 @@ impl<'m> Exit<'_, 'm> {
         let ports = bridge.map_or(&[][..], |bridge| &bridge.ports);
         let Frames { asking, offloads, lens, .. } = self.frames;
         let price = if flood.is_power_of_two() {
-            cost(asking, offloads, lens, flood.trailing_zeros() as usize % BURST)
+            cost(asking, offloads, lens, flood.trailing_zeros() as usize % BURST) + COPY_COST
         } else {
             0
         };

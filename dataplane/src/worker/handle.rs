@@ -1,5 +1,6 @@
 //! A running worker, as control holds it.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::JoinHandle;
@@ -12,11 +13,13 @@ use super::command::{Command, Mailbox};
 use super::counters::WorkerCounters;
 use super::hand_off::hand_off;
 use super::heads::Scratch;
+use super::idle::Idle;
 use super::links::{Link, Links};
 use super::poll::{Poller, SLOTS};
 use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::topology::Topology;
+use super::turns::Turns;
 use super::uplink::NIC_SLOTS;
 use super::walk::Walker;
 use crate::flow::{FlowReader, FlowTable, MacTable, Size};
@@ -71,7 +74,7 @@ pub struct Common {
     pub tick: Arc<AtomicU32>,
     /// Flows that each one's table is for.
     pub flows: usize,
-    /// Ticks of the time-stamp counter without a frame after which one goes to sleep.
+    /// Ticks of the time-stamp counter without a frame after which one arms a ring, and goes to sleep; `u64::MAX` for never.
     pub quiet: u64,
 }
 
@@ -106,6 +109,8 @@ impl Worker {
                 let _ = started.send(Ok(None));
                 return;
             }
+            // What it sleeps for is to end when it is said to; without this word the kernel may add 50 µs.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
             // Here, since memory is of the NUMA node of who first writes to it.
             let made = FlowTable::new(size).and_then(|flows| Ok((flows, Pulse::new()?)));
             match made {
@@ -248,14 +253,7 @@ impl Parts {
         Self { mailbox: mailbox.clone(), links, macs: common.macs.clone(), tick: common.tick.clone() }
     }
 
-    fn poller(
-        self,
-        number: u16,
-        counters: Arc<WorkerCounters>,
-        flows: FlowTable,
-        alarm: Alarm,
-        quiet_max: u64,
-    ) -> Poller {
+    fn poller(self, number: u16, counters: Arc<WorkerCounters>, flows: FlowTable, alarm: Alarm, quiet: u64) -> Poller {
         let Self { mailbox, links, macs, tick } = self;
         Poller {
             alarm,
@@ -274,14 +272,15 @@ impl Parts {
                 owed: ArrayVec::new(),
                 now: 0,
                 expected: None,
+                worked: Box::new([0; SLOTS]),
+                moment: 0,
             },
             mailbox,
-            visits: Vec::with_capacity(SLOTS),
+            turns: Turns::with_capacity(SLOTS + NIC_SLOTS),
             discards: Vec::with_capacity(SLOTS),
-            nic_visits: Vec::with_capacity(NIC_SLOTS),
             next_discard: 0,
             clock: tick,
-            quiet_max,
+            idle: Idle::new(quiet),
         }
     }
 }

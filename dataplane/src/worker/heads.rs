@@ -20,6 +20,10 @@ pub(super) const VISIT_BYTES_MAX: u64 = 256 * 1024;
 /// What a segment costs beside its payload, in bytes that could be copied instead.
 const SEGMENT_COST: u64 = 256;
 
+/// What each copy of a flooded frame costs beside its bytes, in bytes that could be copied instead: every receiver's ring is
+/// another one.
+pub(super) const COPY_COST: u64 = 512;
+
 /// What stands before each frame in its buffers, and who says what is asked for it.
 pub(super) trait Front {
     /// Bytes before the frame.
@@ -83,6 +87,7 @@ impl Scratch {
 }
 
 /// What reading the heads of a burst gave.
+#[derive(Default)]
 pub(super) struct Heads {
     /// Frames of the burst that this visit takes.
     pub(super) taken: usize,
@@ -96,6 +101,9 @@ pub(super) struct Heads {
     pub(super) extra: u64,
     /// Bytes of the longest frame that may go on; of one that is to be segmented, its longest segment's.
     pub(super) longest: u32,
+    /// Frames that were decided anew, and whether there were more than one visit may.
+    pub(super) misses: u64,
+    pub(super) misses_left: bool,
 }
 
 /// The first `count` frames.
@@ -117,7 +125,7 @@ impl Scratch {
     ) -> (Heads, &'a ChainList<'m>) {
         let Self { heads, lens, keys, hashes, offloads, reasons, .. } = self;
         let ((may, mtu), header_len) = (limits, front.len());
-        let mut read = Heads { taken: unread.len(), good: 0, asking: 0, bytes: 0, extra: 0, longest: 0 };
+        let mut read = Heads { taken: unread.len(), ..Heads::default() };
         let untagged_max = ETHERNET_HEADER_LEN as u32 + u32::from(mtu);
         let mut frames = lens.iter_mut().zip(keys.iter_mut().zip(hashes)).zip(reasons);
         let list = unread.read_heads(header_len, heads, |index, head, chain_len| {

@@ -2,7 +2,7 @@
 
 use super::heads::{Front, Heads, Scratch, VISIT_BYTES_MAX, first};
 use super::lookup::Lookup;
-use crate::account::{DropCounters, Traffic};
+use crate::account::{DropCounters, Service, Traffic};
 use crate::flow::FlowTable;
 use crate::guest::ring::{ChainList, Unread};
 use crate::packet::Abilities;
@@ -16,6 +16,7 @@ pub(super) struct Source<'a, F> {
     pub(super) begun: Option<u16>,
     pub(super) received: &'a Traffic,
     pub(super) dropped: &'a DropCounters,
+    pub(super) service: &'a Service,
 }
 
 /// What is to become of a burst.
@@ -64,6 +65,10 @@ impl Scratch {
                 read.bytes = self.lens.iter().take(taken).copied().map(u64::from).sum();
             }
             source.received.add(taken as u64, read.bytes);
+            if read.misses != 0 {
+                source.service.flow_misses.add(read.misses);
+                source.service.miss_budget.add(u64::from(read.misses_left));
+            }
         }
         if let Some(rules) = rules.filter(|_| taken < count) {
             self.unjudge(&read, judged, rules);

@@ -1,7 +1,7 @@
 //! The middle of the walk: a verdict for each frame, from the flow table, or decided anew by what was learnt.
 
 use super::counters::WorkerCounters;
-use super::heads::{Heads, Scratch, VISIT_BYTES_MAX, first};
+use super::heads::{COPY_COST, Heads, Scratch, VISIT_BYTES_MAX, first};
 use super::topology::{BridgeView, PortView, Topology};
 use crate::account::{DropCounters, DropReason};
 use crate::cpu::timestamp;
@@ -10,10 +10,16 @@ use crate::guest::set_bits;
 use crate::packet::MacAddress;
 use crate::policy::PortRules;
 
+/// Frames of one visit that may be decided anew. What is over stays in its ring, and with it what was sent behind it: who causes
+/// misses waits, and nobody else for him. A miss costs several times what a hit does.
+const MISSES_MAX: u64 = 8;
+
 /// What is decided of a frame.
 enum Decision {
     Do(Action),
     Drop(DropReason),
+    /// To be decided with the next visit.
+    Later,
 }
 
 impl Scratch {
@@ -48,6 +54,11 @@ impl Scratch {
                         dropped.add(reason, 1);
                         continue;
                     }
+                    Decision::Later => {
+                        (read.taken, read.misses_left) = (index, true);
+                        read.good &= first(index);
+                        break;
+                    }
                 },
             };
             match action {
@@ -60,12 +71,14 @@ impl Scratch {
                         dropped.add(DropReason::StormLimit, 1);
                         continue;
                     }
-                    flooded += self.cost(read, index) * *neighbours.get_or_insert_with(|| lookup.neighbours());
+                    let copies = *neighbours.get_or_insert_with(|| lookup.neighbours());
+                    flooded += (self.cost(read, index) + COPY_COST) * copies;
                     if flooded > VISIT_BYTES_MAX {
                         // This one and the frames after it come with the next visit, unless it is the first: then it is alone.
                         read.taken = index.max(1);
                         read.good &= first(read.taken);
                         if index > 0 {
+                            lookup.unflood();
                             missed = missed_before;
                             break;
                         }
@@ -79,6 +92,7 @@ impl Scratch {
         }
         lookup.counters.flow_hits.add(u64::from(read.good.count_ones()) - missed);
         lookup.counters.flow_misses.add(missed);
+        read.misses = missed;
         (forward, flood)
     }
 }
@@ -162,6 +176,14 @@ impl Lookup<'_> {
         self.input().is_some_and(|input| input.rules.storm.take(timestamp()))
     }
 
+    /// Gives back what [`Lookup::may_flood`] took for a frame that comes again.
+    #[cold]
+    fn unflood(&self) {
+        if let Some(input) = self.input() {
+            input.rules.storm.give_back(1);
+        }
+    }
+
     /// Moves on with all that a verdict rests on but stations, and with time.
     #[inline(always)]
     fn stamp(&self) -> Stamp {
@@ -194,6 +216,9 @@ impl Lookup<'_> {
                 self.macs.touch(verdict.source, self.now);
                 return Decision::Do(verdict.action);
             }
+        }
+        if *missed == MISSES_MAX {
+            return Decision::Later;
         }
         *missed += 1;
         match self.decide(key) {

@@ -3,44 +3,36 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::event::Timespec;
-
 use super::command::{Command, Mailbox};
 use super::counters::Mode;
 use super::hand_off::HAND_OFF_VISITS;
+use super::idle::Idle;
 use super::links::Link;
 use super::pulse::Pulse;
 use super::sleep::Alarm;
+use super::turns::{Turns, Visit, Visitor};
 use super::walk::Walker;
 use crate::cpu::timestamp;
 
 /// Pairs that one worker can own.
 pub(super) const SLOTS: usize = 4096;
 
-/// How long a guest that cannot kick (it gave no eventfd) may wait while its worker sleeps.
-const UNKICKED: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
-
-/// How long a frame may wait at a NIC while its worker sleeps: nobody kicks for it.
-const NIC_WAIT: Timespec = UNKICKED;
-
 /// A worker's own state; lives on its thread.
 pub(super) struct Poller {
     pub(super) walker: Walker,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) alarm: Alarm,
-    /// Slots whose guests send; each is visited once an iteration.
-    pub(super) visits: Vec<u16>,
+    /// Queues by which guests send, and by which frames come from NICs.
+    pub(super) turns: Turns,
     /// Slots whose guests send by a disabled transmitq. Nothing useful comes from them, so one of them is visited an
     /// iteration.
     pub(super) discards: Vec<u16>,
-    /// Slots of NIC queues by which frames come.
-    pub(super) nic_visits: Vec<u16>,
     /// Which of the discarding slots is next.
     pub(super) next_discard: usize,
     /// Coarse time, kept by control.
     pub(super) clock: Arc<AtomicU32>,
-    /// Ticks without a frame after which the worker goes to sleep.
-    pub(super) quiet_max: u64,
+    /// What is not looked at.
+    pub(super) idle: Idle,
 }
 
 impl Poller {
@@ -56,8 +48,12 @@ impl Poller {
                 return;
             }
             self.walker.now = self.clock.load(Ordering::Relaxed);
+            self.walker.moment = last;
             let frames = self.visit_all();
             let now = timestamp();
+            if self.idle.is_due(now) {
+                self.tend(now);
+            }
             let spent = now.wrapping_sub(last);
             last = now;
             if frames > 0 {
@@ -66,10 +62,10 @@ impl Poller {
                 continue;
             }
             counters.spent(Mode::Idle, spent);
-            if now.wrapping_sub(quiet_since) > self.quiet_max {
+            if now.wrapping_sub(quiet_since) > self.idle.quiet {
                 last = self.sleep(last, &mut pulse);
                 // With NICs it was most likely the timeout, and in vain.
-                if self.nic_visits.is_empty() {
+                if !self.has_nics() {
                     quiet_since = last;
                 }
             }
@@ -82,13 +78,21 @@ impl Poller {
         if let Some(arrival) = self.walker.topology.arrival {
             return self.visit_sparingly(arrival.worker);
         }
-        let Self { walker, visits, discards, next_discard, nic_visits, .. } = self;
+        let Self { walker, turns, discards, next_discard, .. } = self;
+        // Of each other worker a burst an iteration: bounded, and paid for there.
         let handed = walker.take_handed();
-        let mut frames = visits.iter().fold(handed, |frames, &slot| frames + walker.walk(usize::from(slot)));
-        frames = nic_visits.iter().fold(frames, |frames, &slot| frames + walker.walk_nic(usize::from(slot)));
+        if handed > 0 {
+            turns.forget_last();
+        }
+        let mut frames = handed + turns.round(walker);
         if !discards.is_empty() {
             *next_discard = (*next_discard + 1) % discards.len();
-            frames += walker.discard(usize::from(discards[*next_discard]));
+            let slot = usize::from(discards[*next_discard]);
+            let discarded = walker.discard(slot);
+            if discarded > 0 {
+                walker.worked[slot] = walker.moment;
+            }
+            frames += discarded;
         }
         if frames == 0 {
             walker.pay_all(); // otherwise the next iteration's first burst does, a moment later
@@ -100,55 +104,19 @@ impl Poller {
     /// find no room on the way there stays with its sender.
     #[cold]
     fn visit_sparingly(&mut self, to: u16) -> usize {
-        let Self { walker, visits, nic_visits, .. } = self;
+        let Self { walker, turns, .. } = self;
+        turns.forget_last();
         let mut frames = walker.take_handed();
-        for &slot in visits.iter().chain(&*nic_visits) {
+        for &slot in turns.slots() {
             if !walker.has_room_to(to) {
                 break;
             }
-            let slot = usize::from(slot);
-            frames += if slot < SLOTS { walker.walk(slot) } else { walker.walk_nic(slot) };
+            frames += walker.visit(slot.into()).frames;
         }
         if frames == 0 {
             walker.pay_all();
         }
         frames
-    }
-
-    /// Arms every ring, looks once more, and sleeps. When it is over.
-    fn sleep(&mut self, since: u64, pulse: &mut Pulse) -> u64 {
-        let Self { walker, visits, discards, nic_visits, mailbox, alarm, .. } = self;
-        mailbox.falls_asleep();
-        let mut nothing = !walker.has_handed();
-        let mut all_kick = true;
-        for &slot in visits.iter().chain(&*discards) {
-            if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
-                nothing &= !pair.arm();
-                all_kick &= pair.kick().is_some();
-            }
-        }
-        let mut now = timestamp();
-        walker.counters.spent(Mode::Idle, now.wrapping_sub(since));
-        if nothing && mailbox.is_empty() {
-            pulse.stop();
-            walker.counters.falls_asleep(now);
-            alarm.sleep(match (all_kick, nic_visits.is_empty()) {
-                (true, true) => None,
-                (false, _) => Some(&UNKICKED),
-                (true, false) => Some(&NIC_WAIT),
-            });
-            let woken = timestamp();
-            walker.counters.wakes(woken);
-            now = woken;
-            pulse.start();
-        }
-        mailbox.is_awake();
-        for &slot in visits.iter().chain(&*discards) {
-            if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
-                pair.disarm();
-            }
-        }
-        now
     }
 
     /// Does what control asks. Whether it asks to stop.
@@ -158,7 +126,7 @@ impl Poller {
         while let Some(command) = self.mailbox.next() {
             match command {
                 Command::Attach { slot, mut pair, done } => {
-                    if pair.kick().is_some_and(|kick| self.alarm.add(kick).is_err()) {
+                    if pair.kick().is_some_and(|kick| self.alarm.add(kick, slot as u16).is_err()) {
                         pair.kick = None; // what cannot be waited for is polled
                     }
                     pair.greet();
@@ -175,15 +143,13 @@ impl Poller {
                     let _ = done.send(registered.map(|()| self.has_arrived(slot)));
                 }
                 Command::Visit { slot, done } if slot >= SLOTS => {
-                    if self.walker.nics[slot - SLOTS].as_ref().is_some_and(|queue| queue.rx.is_some()) {
-                        self.nic_visits.push(slot as u16);
+                    if let Some(queue) = self.walker.nics[slot - SLOTS].as_ref().filter(|queue| queue.rx.is_some()) {
+                        self.turns.add(queue.id.port, slot);
                     }
                     let _ = done.send(());
                 }
                 Command::Visit { slot, done } => {
-                    if let Some(pair) = self.walker.pairs[slot].as_ref().filter(|pair| pair.transmitq.is_some()) {
-                        if pair.discards { &mut self.discards } else { &mut self.visits }.push(slot as u16);
-                    }
+                    self.begin_to_visit(slot, timestamp());
                     let _ = done.send(());
                 }
                 Command::Notifier { slot, ring, notifier, fd, done } => {
@@ -197,13 +163,12 @@ impl Poller {
                 }
                 Command::DetachNic { slot, done } => {
                     self.deliver_handed();
-                    self.nic_visits.retain(|&visit| usize::from(visit) != slot);
+                    self.turns.remove(slot);
                     let _ = done.send(self.walker.nics[slot - SLOTS].take());
                 }
                 Command::Detach { slot, done } => {
                     self.deliver_handed();
-                    self.visits.retain(|&visit| usize::from(visit) != slot);
-                    self.discards.retain(|&visit| usize::from(visit) != slot);
+                    self.forget(slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
                     self.walker.memories[slot] = None;
                     let pair = self.walker.pairs[slot].take();
@@ -253,5 +218,45 @@ impl Poller {
             }
         }
         self.walker.pay_all();
+    }
+}
+
+impl Visitor for Walker {
+    #[inline]
+    fn visit(&mut self, slot: usize) -> Visit {
+        if slot >= SLOTS {
+            return self.walk_nic(slot);
+        }
+        let visit = self.walk(slot);
+        if visit.frames > 0 {
+            self.worked[slot] = self.moment;
+        }
+        visit
+    }
+
+    #[inline]
+    fn has_frames(&self, slot: usize) -> bool {
+        match self.pairs.get(slot) {
+            Some(pair) => pair.as_ref().is_some_and(|pair| pair.has_available()),
+            None => true, // a NIC's
+        }
+    }
+
+    fn put_off(&mut self, slot: usize) {
+        if let Some(service) = self.service(slot) {
+            service.put_off.add(1);
+        }
+    }
+
+    #[inline]
+    fn charge(&mut self, slot: usize, ticks: u64) {
+        if let Some(service) = self.service(slot) {
+            service.ticks.add(ticks);
+        }
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        timestamp()
     }
 }

@@ -8,6 +8,7 @@ use super::heads::{Front, Scratch};
 use super::judge::{Judged, Source};
 use super::lookup::Lookup;
 use super::poll::SLOTS;
+use super::turns::Visit;
 use super::walk::Walker;
 use crate::account::DropReason;
 use crate::cpu::timestamp;
@@ -59,8 +60,8 @@ impl Front for InMbufs<'_> {
 }
 
 impl Walker {
-    /// Takes a burst from the NIC queue in `slot` and sends every frame on its way. How many frames it took.
-    pub(super) fn walk_nic(&mut self, slot: usize) -> usize {
+    /// Takes a burst from the NIC queue in `slot` and sends every frame on its way.
+    pub(super) fn walk_nic(&mut self, slot: usize) -> Visit {
         let Self {
             pairs,
             memories,
@@ -76,12 +77,13 @@ impl Walker {
             now,
             number,
             expected,
+            ..
         } = self;
-        let Some(queue) = nic_at(nics, slot) else { return 0 };
-        let Some(rx) = &mut queue.rx else { return 0 };
+        let Some(queue) = nic_at(nics, slot) else { return Visit::default() };
+        let Some(rx) = &mut queue.rx else { return Visit::default() };
         rx.receive();
         if rx.held.is_empty() {
-            return 0;
+            return Visit::default();
         }
         let begun = rx.flood_begun;
         let mut burst = std::mem::take(&mut rx.held);
@@ -91,7 +93,7 @@ impl Walker {
         let count = if begun.is_some() { 1 } else { burst.len() };
         let unread = list.fill((0..count).map(|index| burst.pieces(index)));
         let (port, mtu, queue_counters) = (queue.id.port, queue.mtu, queue.counters.clone());
-        super::walk::pay_if_owed(owed, pairs);
+        let overdue = super::walk::pay_if_owed(owed, pairs);
 
         let source = Source {
             front: InMbufs(&burst),
@@ -99,6 +101,7 @@ impl Walker {
             begun,
             received: &queue_counters.received,
             dropped: &queue_counters.receive_dropped,
+            service: &queue_counters.service,
         };
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
         let Judged { list: frames_list, read, forward, flood, has_vlans } =
@@ -154,12 +157,13 @@ impl Walker {
                 counters.nic_to_nic.forwarded_bytes.add(sent);
             }
         }
+        let more = taken < burst.len() || taken == BURST || goes_on.is_some();
         burst.free_first(if goes_on.is_some() { 0 } else { taken });
         if let Some(rx) = nic_at(nics, slot).and_then(|queue| queue.rx.as_mut()) {
             rx.held = burst;
             rx.flood_begun = goes_on;
         }
-        taken
+        Visit { frames: taken, more, overdue }
     }
 }
 

@@ -13,9 +13,12 @@ use super::heads::{Scratch, VirtioNet, first};
 use super::judge::{Judged, Source};
 use super::links::Links;
 use super::lookup::Lookup;
+use super::poll::SLOTS;
 use super::steering::note_sent;
 use super::topology::Topology;
+use super::turns::Visit;
 use super::uplink::{Nics, deliver_to_nic, nic_at};
+use crate::account::Service;
 use crate::flow::{FlowTable, MacTable};
 use crate::guest::memory::GuestMemory;
 use crate::guest::ring::{BURST, ChainList};
@@ -46,6 +49,10 @@ pub(super) struct Walker {
     pub(super) now: u32,
     /// The slot whose pair or NIC queue is under way to this worker.
     pub(super) expected: Option<u16>,
+    /// By slot of a pair, when its guest was last found to have sent something.
+    pub(super) worked: Box<[u64; SLOTS]>,
+    /// When this iteration of the loop began.
+    pub(super) moment: u64,
 }
 
 /// Guests that may be owed an interrupt before somebody must see to it.
@@ -60,31 +67,31 @@ pub(super) fn owe(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs, slot: u
     owed.push(slot as u16);
 }
 
-/// Interrupts the guests that are owed it: one fence for all.
+/// Interrupts the guests that are owed it: one fence for all. How many ticks it took to ring.
 ///
 /// It is put off until the next burst's descriptors were read, when the stores of the last one have reached the guest's
 /// core by themselves; right after them, the fence would wait for each.
 #[inline(always)]
-fn pay(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) {
+fn pay(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) -> u64 {
     fence(Ordering::SeqCst);
+    let mut ticks = 0;
     for slot in owed.drain(..) {
         if let Some(Some(pair)) = pairs.get_mut(usize::from(slot)) {
-            pair.interrupt();
+            ticks += pair.interrupt();
         }
     }
+    ticks
 }
 
-/// Interrupts the guests that are owed it, if any are.
+/// As [`pay`], if any are.
 #[inline(always)]
-pub(super) fn pay_if_owed(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) {
-    if !owed.is_empty() {
-        pay(owed, pairs);
-    }
+pub(super) fn pay_if_owed(owed: &mut ArrayVec<u16, OWED_MAX>, pairs: &mut Pairs) -> u64 {
+    if owed.is_empty() { 0 } else { pay(owed, pairs) }
 }
 
 impl Walker {
-    /// Takes a burst from the guest of `slot` and sends every frame on its way. How many frames it took.
-    pub(super) fn walk(&mut self, slot: usize) -> usize {
+    /// Takes a burst from the guest of `slot` and sends every frame on its way.
+    pub(super) fn walk(&mut self, slot: usize) -> Visit {
         let Self {
             pairs,
             memories,
@@ -100,14 +107,17 @@ impl Walker {
             now,
             number,
             expected,
+            ..
         } = self;
-        let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else { return 0 };
+        let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else {
+            return Visit::default();
+        };
         let mut list = ChainList::new();
         // Of a frame that is being flooded, each visit takes a part.
         let begun = pair.flood_begun;
         let unread = pair.receive(memory, if begun.is_some() { 1 } else { BURST }, &mut list);
         if unread.is_empty() {
-            return 0;
+            return Visit::default();
         }
         let (port, queue, header_len, mtu) = (pair.id.port, pair.id.index, pair.header_len(), pair.mtu);
         // Most bursts go where the last one went: have its buffers on their way to this core while the frames are judged.
@@ -116,16 +126,15 @@ impl Walker {
         if let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(likely), memories.get(likely)) {
             pair.reserve(memory, unread.len(), &mut room);
         }
-        if !owed.is_empty() {
-            pay(owed, pairs);
-        }
-        let Some(Some(pair)) = pairs.get_mut(slot) else { return 0 };
+        let overdue = pay_if_owed(owed, pairs);
+        let Some(Some(pair)) = pairs.get_mut(slot) else { return Visit::default() };
         let source = Source {
             front: VirtioNet(header_len),
             limits: (pair.features.may_ask(), mtu),
             begun,
             received: &pair.counters.received,
             dropped: &pair.counters.receive_dropped,
+            service: &pair.counters.service,
         };
         let lookup = Lookup { port, now: *now, topology, topologies: *topologies, macs, counters };
         let Judged { list, read, forward, flood, has_vlans } = scratch.decide(unread, &source, &lookup, flows);
@@ -181,7 +190,8 @@ impl Walker {
             pair.last_receiver = last;
         }
         owe(owed, pairs, slot);
-        taken
+        let more = taken < list.chains.len() || taken == BURST || begun.is_some() || goes_on.is_some();
+        Visit { frames: taken, more, overdue }
     }
 
     /// Throws away a burst that the guest of `slot` sent by a disabled transmitq; how many frames.
@@ -196,12 +206,19 @@ impl Walker {
         frames
     }
 
+    /// What the queue in `slot` has cost.
+    #[inline]
+    pub(super) fn service(&mut self, slot: usize) -> Option<&Service> {
+        match self.pairs.get(slot) {
+            Some(pair) => pair.as_ref().map(|pair| &pair.counters.service),
+            None => nic_at(&mut self.nics, slot).map(|queue| &queue.counters.service),
+        }
+    }
+
     /// Interrupts the guests that are still owed it.
     #[inline]
     pub(super) fn pay_all(&mut self) {
-        if !self.owed.is_empty() {
-            pay(&mut self.owed, &mut self.pairs);
-        }
+        pay_if_owed(&mut self.owed, &mut self.pairs);
     }
 
     /// Whether a burst, wherever it goes, finds room on the way to a worker.
@@ -223,9 +240,7 @@ impl Walker {
         for (_, from) in links.from.iter().filter(|(_, from)| !from.is_empty()) {
             let mut list = ChainList::new();
             let unread = from.take(from.memory(), &mut list, &mut scratch.outputs);
-            if !owed.is_empty() {
-                pay(owed, pairs); // no burst of our own guests may come to do it
-            }
+            pay_if_owed(owed, pairs); // no burst of our own guests may come to do it
             let (asking, longest, mut count, list) = scratch.read_handed(unread);
             if let Some(slot) = *expected {
                 count = before(slot, count, &scratch.outputs);

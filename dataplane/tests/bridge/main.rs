@@ -7,5 +7,6 @@ mod guards;
 #[path = "../guests/mod.rs"]
 mod guests;
 mod limits;
+mod shares;
 mod stations;
 mod vlans;

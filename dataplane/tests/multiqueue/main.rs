@@ -7,5 +7,7 @@ mod affinity;
 mod flows;
 #[path = "../guests/mod.rs"]
 mod guests;
+mod idle;
 mod order;
+mod shown;
 mod workers;

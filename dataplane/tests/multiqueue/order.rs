@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringway::guest::PairId;
 use ringway::switch::{QueueRef, Switch};
@@ -31,6 +31,15 @@ impl Dice {
     }
 }
 
+/// Stops the disturber, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The receiving guest, and what it has seen of each flow.
 struct Receiver<'a> {
     guest: &'a mut Guest,
@@ -39,14 +48,20 @@ struct Receiver<'a> {
     last: Vec<usize>,
     came: u64,
     changed: u64,
+    /// When each pair was read last, and the longest that one waited for that.
+    read: Vec<Instant>,
+    slowest: Duration,
 }
 
 impl Receiver<'_> {
     fn read(&mut self, pair: usize) {
+        let waited = std::mem::replace(&mut self.read[pair], Instant::now()).elapsed();
+        self.slowest = self.slowest.max(waited);
         while let Some(frame) = self.guest.pairs[pair].try_receive() {
             let (flow, number) = identify(&frame, Way::There);
             let expected = &mut self.expected[usize::from(flow)];
-            assert_eq!(number, *expected, "flow {flow}, by pair {pair} after {}", self.last[usize::from(flow)]);
+            let last = self.last[usize::from(flow)];
+            assert_eq!(number, *expected, "flow {flow}, by pair {pair} after {last}; longest wait {:?}", self.slowest);
             *expected += 1;
             self.came += 1;
             if std::mem::replace(&mut self.last[usize::from(flow)], pair) != pair {
@@ -93,14 +108,22 @@ fn in_order(layout: Layout, frames: u64) {
     introduce(&mut guests);
     let [sender, receiver] = &mut guests[..] else { panic!("two guests") };
     let flows = usize::from(FLOWS);
-    let mut receiver =
-        Receiver { guest: receiver, expected: vec![0; flows], last: vec![usize::MAX; flows], came: 0, changed: 0 };
+    let mut receiver = Receiver {
+        guest: receiver,
+        expected: vec![0; flows],
+        last: vec![usize::MAX; flows],
+        came: 0,
+        changed: 0,
+        read: vec![Instant::now(); usize::from(PAIRS)],
+        slowest: Duration::ZERO,
+    };
     let (mut next, mut sent, mut answers, mut dice) = (vec![0; flows], 0, 0u64, Dice(1 + frames));
     let (mut off, mut switched) = (None, 0);
     let stop = AtomicBool::new(false);
     let (moved, ended) = thread::scope(|scope| {
+        let _stop = Stop(&stop);
         let disturber = (workers > 1).then(|| scope.spawn(|| disturb(&net.switch, &stop)));
-        let mut progress = (std::time::Instant::now(), 0);
+        let mut progress = (Instant::now(), 0);
         while receiver.came < frames {
             while sent < frames && sent - receiver.came < WINDOW {
                 let flow = dice.below(FLOWS.into()) as u16;
@@ -136,7 +159,7 @@ fn in_order(layout: Layout, frames: u64) {
                 }
             }
             if receiver.came > progress.1 {
-                progress = (std::time::Instant::now(), receiver.came);
+                progress = (Instant::now(), receiver.came);
             }
             assert!(progress.0.elapsed() < PATIENCE * 3, "{} of {sent} sent frames came", receiver.came);
         }
@@ -144,8 +167,8 @@ fn in_order(layout: Layout, frames: u64) {
         disturber.map_or((1, 1), |thread| thread.join().unwrap())
     });
     eprintln!(
-        "{layout:?}: {frames} frames in order; pairs switched {switched} times and moved {moved} times, {ended} workers ended, {} changes of the pair of a flow",
-        receiver.changed
+        "{layout:?}: {frames} frames in order; pairs switched {switched} times and moved {moved} times, {ended} workers ended, {} changes of the pair of a flow; a pair waited {:?} to be read",
+        receiver.changed, receiver.slowest
     );
     assert_eq!(receiver.expected, next);
     assert!(receiver.changed > 0 && moved > 0 && switched > 0 && ended > 0);

@@ -72,7 +72,7 @@ fn a_sleeping_worker_is_handed_a_frame() {
     for layout in LAYOUTS {
         let Some((net, mut guests)) = on_two_workers(Options::new(layout)) else { return };
         for n in 0..200u64 {
-            std::thread::sleep(std::time::Duration::from_micros(100 + n * 7 % 250));
+            std::thread::sleep(std::time::Duration::from_micros(900 + n * 7 % 300));
             passes(&mut guests, 0, 1, 60 + n as usize);
             passes(&mut guests, 3, 2, 60 + n as usize);
         }

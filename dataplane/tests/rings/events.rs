@@ -120,7 +120,7 @@ impl Model {
     }
 
     fn decide(&mut self) {
-        let interrupted = self.ring.interrupt();
+        let interrupted = self.ring.interrupt(&mut 0);
         assert_eq!(rung(&self.call), u64::from(interrupted), "the eventfd");
         let window = self.decided..self.published;
         let wanted = self.event.is_some_and(|event| window.contains(&event));
@@ -208,7 +208,7 @@ fn a_position_beyond_the_ring() {
         bench.memory.store_u32(driver, 2 << 16 | bits, std::sync::atomic::Ordering::Relaxed);
         bench.offer(plain(Direction::Readable), false);
         bench.serve(&[1], |taken| taken);
-        assert!(bench.ring.interrupt(), "{bits:#x}");
+        assert!(bench.ring.interrupt(&mut 0), "{bits:#x}");
         bench.collect();
     }
 }

@@ -490,7 +490,7 @@ fn kicks_and_interrupts_are_asked_for() {
         assert!(!bench.queue.device_wants_kick());
         bench.ring.set_kicks(true);
         assert!(bench.queue.device_wants_kick());
-        assert!(!bench.ring.interrupt(), "there is no eventfd");
+        assert!(!bench.ring.interrupt(&mut 0), "there is no eventfd");
         let (call, shared) = (Bells::new(false).unwrap().call.unwrap(), bench.shared.clone());
         let address = address(&bench.queue, &bench.memory);
         let base = bench.ring.base();
@@ -504,8 +504,8 @@ fn kicks_and_interrupts_are_asked_for() {
         )
         .unwrap();
         bench.queue.set_interrupts(false);
-        assert!(!ring.interrupt());
+        assert!(!ring.interrupt(&mut 0));
         bench.queue.set_interrupts(true);
-        assert!(ring.interrupt());
+        assert!(ring.interrupt(&mut 0));
     }
 }

@@ -111,7 +111,7 @@ impl Device<'_> {
                 used.len() as u64
             });
             fence(Ordering::SeqCst);
-            self.ring.interrupt();
+            self.ring.interrupt(&mut 0);
             self.me.decides();
             dither.spin();
         }

@@ -25,6 +25,7 @@ pub use split::SplitRing;
 use super::features::Features;
 use super::memory::GuestMemory;
 use super::notifier::{Eventfd, Rung};
+use crate::cpu::timestamp;
 
 /// The largest queue that virtio allows, split or packed.
 pub const RING_SIZE_MAX: u16 = 32768;
@@ -197,6 +198,24 @@ impl Ring {
         }
     }
 
+    /// Chains that wait, and the bytes of their buffers, of a ring that nobody uses: it stands where it stood afterwards. A driver
+    /// that goes on making chains available is not waited for.
+    #[must_use]
+    pub fn count_available(&mut self, memory: &GuestMemory) -> (u32, u64) {
+        let (mut chains, mut bytes) = (0, 0);
+        while chains < u32::from(self.size()) {
+            let mut list = ChainList::new();
+            self.take(memory, BURST, &mut list);
+            if list.chains.is_empty() {
+                break;
+            }
+            chains += list.chains.len() as u32;
+            bytes += list.chains.iter().map(|chain| u64::from(chain.len)).sum::<u64>();
+        }
+        self.rewind();
+        (chains, bytes)
+    }
+
     /// Whether a chain waits to be taken.
     #[must_use]
     pub fn has_available(&self) -> bool {
@@ -233,16 +252,18 @@ impl Ring {
     ///
     /// Between publishing and this there must be a full fence ([`Ordering::SeqCst`]): the driver must see the used
     /// entries before we look at what it wants, or a wake-up is lost. The caller makes one fence do for several rings.
+    ///
+    /// Adds to `ticks` how long the system call took, if there was one.
     #[inline]
-    pub fn interrupt(&mut self) -> bool {
+    pub fn interrupt(&mut self, ticks: &mut u64) -> bool {
         let wanted = match &mut self.layout {
             Layout::Packed(ring) => ring.wants_interrupt(),
             Layout::Split(ring) => ring.wants_interrupt(),
         };
-        let rung = match &self.call {
-            Some(call) if wanted => call.ring(),
-            _ => return false,
-        };
+        let Some(call) = self.call.as_ref().filter(|_| wanted) else { return false };
+        let begun = timestamp();
+        let rung = call.ring();
+        *ticks += timestamp().wrapping_sub(begun);
         if rung == Rung::Blocks {
             self.set_fault(RingFault::InterruptBlocks);
         }
