@@ -94,10 +94,6 @@ pub(crate) enum Problem {
     NoCpu,
     #[error("there is no CPU {0}; use 0 to {max}", max = CPU_MAX)]
     BadCpu(i128),
-    #[error("`count = \"auto\"` and `per_socket` exclude each other; remove one of them")]
-    AutoPerSocket,
-    #[error("`count_max` is for workers that come and go; add `count = \"auto\"`, or remove it")]
-    MaxWithoutAuto,
     #[error("a flow table of {0} entries is out of range; use {min} to {max}", min = FLOW_TABLE_ENTRIES_MIN, max = FLOW_TABLE_ENTRIES_MAX)]
     BadFlowTable(i128),
     #[error("an ageing time of {0} s is out of range; use 1 to {max}", max = MAC_AGEING_SECONDS_MAX)]

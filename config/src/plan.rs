@@ -49,11 +49,6 @@ pub enum Count {
     Default,
     /// So many for each NUMA node, 1 to 1024; as many as it has CPUs at most.
     PerSocket(u16),
-    /// As many as are needed, one for each NUMA node at first, up to this many, 1 to 1024, if it is said.
-    Auto {
-        /// The most.
-        max: Option<u16>,
-    },
 }
 
 /// What of a guest goes to one worker together.

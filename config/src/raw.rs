@@ -34,8 +34,6 @@ pub(crate) struct Raw {
 pub(crate) struct RawWorkers {
     pub(crate) cpus: Option<Spanned<Vec<Number>>>,
     pub(crate) per_socket: Option<Number>,
-    pub(crate) count: Option<Text>,
-    pub(crate) count_max: Option<Number>,
     pub(crate) placement: Option<Text>,
     pub(crate) idle: Option<Text>,
     pub(crate) flow_table_entries: Option<Number>,

@@ -33,17 +33,8 @@ pub(crate) fn workers(source: &Source<'_>, raw: Option<RawWorkers>) -> Result<Wo
 
 fn count(source: &Source<'_>, raw: &RawWorkers) -> Result<Count, Error> {
     let range = 1..=CPU_MAX as u64 + 1;
-    let per_socket = rules::number(source, raw.per_socket.as_ref(), "number of workers", range.clone())?;
-    let max = rules::number(source, raw.count_max.as_ref(), "number of workers", range)?;
-    match (&raw.count, per_socket) {
-        (Some(count), _) if count.as_ref() != "auto" => Err(unknown_word(source, count, "value of `count`", &["auto"])),
-        (Some(count), Some(_)) => Err(source.refuse(count.span(), Problem::AutoPerSocket)),
-        (Some(_), None) => Ok(Count::Auto { max }),
-        (None, per_socket) => match &raw.count_max {
-            Some(written) => Err(source.refuse(written.span(), Problem::MaxWithoutAuto)),
-            None => Ok(per_socket.map_or(Count::Default, Count::PerSocket)),
-        },
-    }
+    let per_socket = rules::number(source, raw.per_socket.as_ref(), "number of workers", range)?;
+    Ok(per_socket.map_or(Count::Default, Count::PerSocket))
 }
 
 fn word<T: Copy + Default>(

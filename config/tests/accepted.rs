@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringway_config::{
-    Bridge, BridgePolicy, Feature, Flood, IpPrefix, Mode, Nic, Plan, Port, PortKind, PortPolicy, RateLimit, RateUnit,
-    StaticMac, VhostUser, Vlan, Workers, parse,
+    Bridge, BridgePolicy, Count, Feature, Flood, Idle, IpPrefix, Mode, Nic, Plan, Port, PortKind, PortPolicy,
+    RateLimit, RateUnit, StaticMac, Unit, VhostUser, Vlan, Workers, parse,
 };
 
 fn accept(text: &str) -> Plan {
@@ -84,6 +84,9 @@ fn every_key_reaches_the_plan() {
         metrics = "[::1]:80"
         workers.cpus = [1023, 0, 3]
         workers.flow_table_entries = 67_108_864
+        workers.per_socket = 1024
+        workers.placement = "pair"
+        workers.idle = "poll"
         bridge = [{ name = "a" }, { name = "b.B-_9", mac_ageing_seconds = 86400 }]
         [[port]]
         name = "p"
@@ -103,6 +106,8 @@ fn every_key_reaches_the_plan() {
     assert_eq!(plan.metrics, Some("[::1]:80".parse().unwrap()));
     assert_eq!(plan.workers.cpus, Some(vec![1023, 0, 3]));
     assert_eq!(plan.workers.flow_table_entries, 64 << 20);
+    assert_eq!(plan.workers.count, Count::PerSocket(1024));
+    assert_eq!((plan.workers.unit, plan.workers.idle), (Unit::Pair, Idle::Poll));
     assert_eq!(plan.bridges[0].mac_ageing, Duration::from_secs(300));
     assert_eq!(plan.bridges[1].name, "b.B-_9");
     assert_eq!(plan.bridges[1].mac_ageing, Duration::from_secs(86_400));

@@ -62,9 +62,7 @@ fn unknown_keys() {
     refused(
         "[workers]\n\ncpu = 3\n",
         3,
-        &[
-            "unknown key `cpu`; use one of `cpus`, `per_socket`, `count`, `count_max`, `placement`, `idle`, `flow_table_entries`",
-        ],
+        &["unknown key `cpu`; use one of `cpus`, `per_socket`, `placement`, `idle`, `flow_table_entries`"],
     );
     refused(
         "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
@@ -294,6 +292,9 @@ fn cpus() {
     refused("[workers]\ncpus = [\n1024]\n", 3, &["no CPU 1024; use 0 to 1023"]);
     refused("[workers]\ncpus = [-1]\n", 2, &["no CPU -1; use 0 to 1023"]);
     refused("[workers]\ncpus = [99999999999999999999]\n", 2, &["use 0 to 1023"]);
+    refused("[workers]\nper_socket = 0\n", 2, &["a number of workers of 0 is out of range; use 1 to 1024"]);
+    refused("[workers]\n\nplacement = \"queue\"\n", 3, &["unknown placement `queue`; use one of `nic`, `pair`"]);
+    refused("[workers]\nidle = \"nap\"\n", 2, &["unknown value of `idle` `nap`; use one of `sleep`, `poll`"]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use self::roster::Roster;
 pub use self::roster::{RosterError, Tally};
 
 use crate::cpu::timestamp;
-use crate::flow::{MacLimits, MacTable, QUIET, Station};
+use crate::flow::{BEAT, MacLimits, MacTable, Station};
 use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
 use crate::nic::{self, Keeper, Queue};
@@ -87,6 +87,7 @@ pub struct Switch {
     /// Ticks to seconds.
     pub clock: Clock,
     tick: Arc<AtomicU32>,
+    beats: Arc<AtomicU32>,
     placement: Mutex<Placement>,
     moves: AtomicU64,
 }
@@ -102,9 +103,11 @@ impl Switch {
         std::thread::sleep(Duration::from_millis(10));
         let ticks = |time: Duration| (clock.ticks_per_second() * time.as_secs_f64()) as u64;
         let quiet = if plan.workers.idle == Idle::Poll { u64::MAX } else { ticks(QUIET_MAX) };
-        let (macs_too, tick_too, flows) = (macs.clone(), tick.clone(), plan.workers.flow_table_entries);
-        let roster = Roster::new(Common { macs: macs_too, tick: tick_too, flows, quiet });
-        let mut placement = Placement::new(plan.workers.unit, ticks(QUIET));
+        let beats = Arc::new(AtomicU32::new(0));
+        let flows = plan.workers.flow_table_entries;
+        let common = Common { macs: macs.clone(), tick: tick.clone(), beats: beats.clone(), flows, quiet };
+        let roster = Roster::new(common);
+        let mut placement = Placement::new(plan.workers.unit, beats.clone());
         for &cpu in &cpus {
             placement.open(roster.add(cpu)?.number);
         }
@@ -137,6 +140,7 @@ impl Switch {
             macs,
             clock,
             tick,
+            beats,
             placement: Mutex::new(placement),
             moves: AtomicU64::new(0),
         });
@@ -252,7 +256,10 @@ impl Switch {
     fn keep_house(&self) {
         let mut spoken = HashMap::new();
         loop {
-            std::thread::sleep(Duration::from_secs(1));
+            for _ in 0..10 {
+                std::thread::sleep(BEAT);
+                self.beats.fetch_add(1, Ordering::Relaxed);
+            }
             let now = self.clock.seconds() as u32;
             self.tick.store(now, Ordering::Relaxed);
             self.macs.remove_if(|entry| {

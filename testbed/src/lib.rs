@@ -44,7 +44,7 @@ pub use namespace::Namespace;
 pub use ovs::{Ovs, OvsBuilder};
 pub use pcap::{read_pcap, write_pcap};
 pub use process::{Process, Signal, Spawn};
-pub use ringway::{Ringway, RingwayBuilder};
+pub use ringway::{Ringway, RingwayBuilder, two_workers};
 pub use tempfile::TempDir;
 pub use testpmd::{Forward, ForwardStats, Memory, PortStats, Testpmd, TestpmdBuilder, Topology, VhostPort, VirtioUser};
 pub use wait::wait_for;

@@ -20,10 +20,21 @@ const WAYS: usize = 8;
 
 const SETS: usize = FLOWS / WAYS;
 
-/// Without a frame for so long, a flow may go over to another queue: what the guest was given before, it has taken long ago.
-pub const QUIET: Duration = Duration::from_millis(500);
+/// Between two beats. They are a thread's, which counts them one by one: while everything stands still, as in a machine that is
+/// suspended, no time goes by.
+pub const BEAT: Duration = Duration::from_millis(100);
 
-/// Time-stamp ticks to stamps: some of a millisecond each.
+/// Beats without a frame after which a flow may go over to another queue: what the guest was given before, it has taken long ago.
+/// That cannot be known, and a guest may be kept from running for a while: so it is as long as tun's.
+const QUIET_BEATS: u16 = 30;
+
+/// After so long that is so.
+pub const QUIET: Duration = Duration::from_millis(100 * (QUIET_BEATS as u64 + 2));
+
+/// Of a stamp, how many bits are of a finer clock, which only tells a moment from others.
+const FINE_BITS: u32 = 6;
+
+/// Time-stamp ticks to the finer clock: some of a millisecond each.
 const SHIFT: u32 = 21;
 
 /// Tries to change an entry that others change, too. After that it stays as they left it.
@@ -33,8 +44,6 @@ const TRIES: usize = 4;
 #[derive(Debug)]
 pub struct Affinity {
     sets: Box<[Set]>,
-    /// [`QUIET`] in stamps.
-    quiet: u16,
 }
 
 #[derive(Debug, Default)]
@@ -80,12 +89,19 @@ impl Entry {
         self.0 as u16
     }
 
-    /// Stamps since the last frame, as far as they can be told apart: up to half a lap, some 20 s. Workers' clocks differ a
-    /// little, so that it may seem to come from the future.
+    /// Beats since the last frame, as far as they can be told apart: up to half a lap, some 50 s. A worker may be late, so that the
+    /// frame seems to come from the future.
     #[inline(always)]
     fn age(self, now: u16) -> u16 {
-        let age = now.wrapping_sub(self.stamp());
-        if age > u16::MAX / 2 { 0 } else { age }
+        const LAP: u16 = u16::MAX >> FINE_BITS;
+        let age = (now >> FINE_BITS).wrapping_sub(self.stamp() >> FINE_BITS) & LAP;
+        if age > LAP / 2 { 0 } else { age }
+    }
+
+    /// Whether no frame of it can be under way any more.
+    #[inline(always)]
+    fn is_quiet(self, now: u16) -> bool {
+        self.age(now) > QUIET_BEATS
     }
 }
 
@@ -100,19 +116,25 @@ pub trait Queues {
     fn choose(&self, flow: u32, is_settled: bool) -> u8;
 }
 
+impl Default for Affinity {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Affinity {
-    /// A table without flows. `quiet` is [`QUIET`] in ticks of the time-stamp counter.
+    /// A table without flows.
     #[must_use]
-    pub fn new(quiet: u64) -> Self {
-        let quiet = (quiet >> SHIFT).clamp(1, 0x3fff) as u16;
-        Self { sets: (0..SETS).map(|_| Set::default()).collect(), quiet }
+    pub fn new() -> Self {
+        Self { sets: (0..SETS).map(|_| Set::default()).collect() }
     }
 
-    /// A moment of the time-stamp counter, as the other functions want it.
+    /// A moment, as the other functions want it: how many beats there were, and the time-stamp counter.
     #[inline(always)]
     #[must_use]
-    pub fn stamp(timestamp: u64) -> u16 {
-        (timestamp >> SHIFT) as u16
+    pub fn stamp(beats: u32, timestamp: u64) -> u16 {
+        let fine = (timestamp >> SHIFT) as u16 & ((1 << FINE_BITS) - 1);
+        (beats as u16) << FINE_BITS | fine
     }
 
     #[inline(always)]
@@ -132,13 +154,14 @@ impl Affinity {
                     None => continue,
                 }
             };
-            let (queue, age) = (entry.queue(), entry.age(now));
-            if age == 0 && queues.is_enabled(queue) {
+            let queue = entry.queue();
+            // Frames of one burst stay together.
+            if entry.stamp() == now && queues.is_enabled(queue) {
                 return queue;
             }
             let wanted = entry.sends_by().filter(|&queue| queues.is_enabled(queue));
             let wanted = wanted.unwrap_or_else(|| queues.choose(flow, true));
-            let may_go = || !queues.is_enabled(queue) || age > self.quiet || queues.is_drained(queue);
+            let may_go = || !queues.is_enabled(queue) || entry.is_quiet(now) || queues.is_drained(queue);
             let next = if wanted != queue && may_go() { wanted } else { queue };
             if set.exchange(way, entry, Entry::new(flow, next, entry.sends_by(), now)) {
                 return next;
@@ -152,7 +175,7 @@ impl Affinity {
     #[cold]
     fn insert(&self, set: &Set, flow: u32, now: u16, queues: &impl Queues) -> Option<u8> {
         let queue = queues.choose(flow, false);
-        match set.room(|entry| (entry.age(now) > self.quiet).then_some(entry.age(now))) {
+        match set.room(|entry| entry.is_quiet(now).then_some(entry.age(now))) {
             Some((way, old)) => set.exchange(way, old, Entry::new(flow, queue, None, now)).then_some(queue),
             None => Some(queue),
         }
@@ -176,9 +199,8 @@ impl Affinity {
     #[cold]
     fn insert_sent(&self, set: &Set, flow: u32, queue: u8, now: u16, queues: &impl Queues) {
         let worth = |entry: Entry| {
-            let age = entry.age(now);
             let is_moot = || entry.sends_by().is_none() && entry.queue() == queues.choose(entry.flow(), false);
-            (age > self.quiet || is_moot()).then_some(age)
+            (entry.is_quiet(now) || is_moot()).then_some(entry.age(now))
         };
         if let Some((way, old)) = set.room(worth) {
             set.exchange(way, old, Entry::new(flow, queue, Some(queue), now));
@@ -219,9 +241,7 @@ mod tests {
     use proptest::prelude::*;
     use std::sync::atomic::AtomicBool;
 
-    /// So many ticks of a counter of 2 GHz.
-    const QUIET_TICKS: u64 = 1_000_000_000;
-    const QUIET_STAMPS: u16 = (QUIET_TICKS >> SHIFT) as u16;
+    const QUIET_STAMPS: u16 = QUIET_BEATS << FINE_BITS;
 
     /// Queues of which some are enabled and some drained, a bit each.
     #[derive(Clone, Copy, Debug)]
@@ -249,7 +269,7 @@ mod tests {
 
     #[test]
     fn answers_come_where_the_guest_sends() {
-        let table = Affinity::new(QUIET_TICKS);
+        let table = Affinity::new();
         for flow in 0..1000 {
             table.sent(flow, (flow % 5) as u8, 7, &ALL);
             assert_eq!(table.queue_of(flow, 8, &ALL), (flow % 5) as u8, "flow {flow}");
@@ -259,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_flow_goes_over_when_nothing_of_it_is_under_way() {
-        let table = Affinity::new(QUIET_TICKS);
+        let table = Affinity::new();
         assert_eq!(table.queue_of(3, 1, &ALL), 3);
         table.sent(3, 5, 1, &ALL);
         assert_eq!(table.queue_of(3, 2, &ALL), 3, "frames may be under way");
@@ -268,17 +288,17 @@ mod tests {
         assert_eq!(table.queue_of(3, 3, &drained), 5);
         table.sent(3, 6, 4, &ALL);
         assert_eq!(table.queue_of(3, 3 + QUIET_STAMPS, &ALL), 5);
-        assert_eq!(table.queue_of(3, 4 + 2 * QUIET_STAMPS, &ALL), 6);
+        assert_eq!(table.queue_of(3, 64 + 2 * QUIET_STAMPS, &ALL), 6, "after six beats");
         // There is nobody to wait for in a queue that is gone.
         let without = Fake { enabled: !(1 << 6), ..ALL };
-        assert_eq!(table.queue_of(3, 5 + 2 * QUIET_STAMPS, &without), without.choose(3, true));
+        assert_eq!(table.queue_of(3, 65 + 2 * QUIET_STAMPS, &without), without.choose(3, true));
         // Nobody forgets what the guest wants.
-        assert_eq!(table.queue_of(3, 6 + 4 * QUIET_STAMPS, &ALL), 6);
+        assert_eq!(table.queue_of(3, 66 + 4 * QUIET_STAMPS, &ALL), 6);
     }
 
     #[test]
     fn flows_of_others_do_not_keep_the_guests_own_out() {
-        let table = Affinity::new(QUIET_TICKS);
+        let table = Affinity::new();
         for flow in 0..100_000 {
             table.queue_of(flow, 1, &ALL);
         }
@@ -290,14 +310,14 @@ mod tests {
 
     #[test]
     fn a_full_table_has_room_again_once_flows_are_quiet() {
-        let table = Affinity::new(QUIET_TICKS);
+        let table = Affinity::new();
         let known = |flows: std::ops::Range<u32>| flows.filter(|&flow| table.set(flow).find(flow).is_some()).count();
         (0..100_000).for_each(|flow| table.sent(flow, 1, 1, &ALL));
         let first = known(0..100_000);
         assert!(first > FLOWS * 9 / 10, "{first}");
         (100_000..200_000).for_each(|flow| table.sent(flow, 1, 1, &ALL));
         assert_eq!(known(100_000..200_000), 0);
-        (100_000..200_000).for_each(|flow| table.sent(flow, 1, 2 + QUIET_STAMPS, &ALL));
+        (100_000..200_000).for_each(|flow| table.sent(flow, 1, 64 + QUIET_STAMPS, &ALL));
         assert!(known(100_000..200_000) > FLOWS * 9 / 10);
     }
 
@@ -305,7 +325,7 @@ mod tests {
         /// Whatever happens, a flow changes its queue only when that is gone, drained, or quiet.
         #[test]
         fn no_flow_passes_itself(steps in proptest::collection::vec((0u8..3, any::<u8>(), any::<u8>(), 0u16..3), 1..300)) {
-            let table = Affinity::new(QUIET_TICKS);
+            let table = Affinity::new();
             let (mut now, mut last) = (60_000u16, [None; 4]);
             for (what, value, bits, later) in steps {
                 now = now.wrapping_add(later * later * QUIET_STAMPS / 3);
@@ -317,9 +337,9 @@ mod tests {
                 let queue = table.queue_of(flow.into(), now, &queues);
                 prop_assert!(queues.is_enabled(queue));
                 if let Some((before, at)) = last[usize::from(flow)] && before != queue {
-                    let age: u16 = now.wrapping_sub(at);
-                    let drained = age > 0 && queues.is_drained(before);
-                    prop_assert!(!queues.is_enabled(before) || drained || age > QUIET_STAMPS, "{before} to {queue}");
+                    let age: u16 = (now >> FINE_BITS).wrapping_sub(at >> FINE_BITS);
+                    let drained = now != at && queues.is_drained(before);
+                    prop_assert!(!queues.is_enabled(before) || drained || age > QUIET_BEATS, "{before} to {queue}");
                 }
                 last[usize::from(flow)] = Some((queue, now));
             }
@@ -330,7 +350,7 @@ mod tests {
     /// that is not drained.
     #[test]
     fn many_workers_at_once() {
-        let (table, done) = (Affinity::new(QUIET_TICKS), AtomicBool::new(false));
+        let (table, done) = (Affinity::new(), AtomicBool::new(false));
         std::thread::scope(|scope| {
             for sender in 0..2u32 {
                 let (table, done) = (&table, &done);

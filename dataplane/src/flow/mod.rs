@@ -15,7 +15,7 @@ mod memory;
 pub mod table;
 mod verdict;
 
-pub use affinity::{Affinity, QUIET, Queues};
+pub use affinity::{Affinity, BEAT, QUIET, Queues};
 pub use flows::{Flow, FlowReader, FlowTable, FlowView};
 pub use hash::HashKey;
 pub use key::FlowKey;

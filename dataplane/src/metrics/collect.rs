@@ -47,6 +47,21 @@ fn workers(switch: &Switch, families: &mut Families) {
     each(&mut families.counter("worker_iterations_total", "Loop iterations by what they did."), &|counters, mode| {
         counters.iterations(mode) as f64
     });
+    let mut rings = families.gauge(
+        "worker_rings",
+        "Transmitqs at which a worker looks (polled), and those at which it does not until their guests kick (armed).",
+    );
+    for worker in &switch.workers() {
+        let (number, cpu) = (worker.number.to_string(), worker.cpu.to_string());
+        let (armed, polled) = worker.counters.rings();
+        for (state, count) in [("armed", armed), ("polled", polled)] {
+            rings.add(&[("worker", &*number), ("cpu", &*cpu), ("state", state)], f64::from(count));
+        }
+    }
+    drop(rings);
+    families
+        .counter("queue_moves_total", "Times that a queue went from one worker to another.")
+        .add(&[], switch.moves() as f64);
     let sum = |of: &dyn Fn(&WorkerCounters) -> u64| {
         switch.tallies().iter().map(|worker| of(&worker.counters)).sum::<u64>() as f64
     };

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ringway_config::Unit;
 
@@ -63,14 +64,14 @@ pub(super) struct Placement {
     /// By worker and slot; no slots where there is no worker, or one that takes nothing more.
     taken: Vec<Vec<bool>>,
     pub(super) topology: Topology,
-    /// [`crate::flow::QUIET`] in ticks of the time-stamp counter.
-    pub(super) quiet: u64,
+    /// Beats of control's clock.
+    beats: Arc<AtomicU32>,
 }
 
 impl Placement {
     /// Without workers.
-    pub(super) fn new(unit: Unit, quiet: u64) -> Self {
-        Self { unit, quiet, ..Self::default() }
+    pub(super) fn new(unit: Unit, beats: Arc<AtomicU32>) -> Self {
+        Self { unit, beats, ..Self::default() }
     }
 
     /// Queues may go to this worker.
@@ -256,11 +257,12 @@ impl Placement {
         receivers.sort_by_key(|&(index, _)| index);
         let Some(view) = self.topology.ports.get_mut(usize::from(port)) else { return };
         if receivers.len() > 1 || view.steering.is_some() {
+            let beats = self.beats.load(Ordering::Relaxed);
             let only = match &view.receivers[..] {
                 &[only] => receivers.iter().find(|&&(_, at)| at == only).copied(),
                 _ => None,
             };
-            let steering = Steering::new(&receivers, view.steering.as_ref().ok_or(only), self.quiet);
+            let steering = Steering::new(&receivers, view.steering.as_ref().ok_or(only), beats);
             view.steering = Some(steering);
         }
         view.receivers = receivers.into_iter().map(|(_, at)| at).collect();
@@ -295,7 +297,7 @@ mod tests {
     use super::*;
 
     fn of_workers(count: u16, unit: Unit) -> Placement {
-        let mut placement = Placement::new(unit, 1);
+        let mut placement = Placement::new(unit, Arc::default());
         (0..count).for_each(|worker| placement.open(worker));
         placement
     }

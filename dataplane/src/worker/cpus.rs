@@ -12,34 +12,17 @@ pub fn first_cpus(sysfs: &Path, allowed: &[usize], workers: &Workers) -> Vec<usi
         // If it may not use them, the worker that does not start will say so.
         (Some(cpus), Count::Default) => return cpus.clone(),
         (_, Count::PerSocket(count)) => (&workers.cpus, usize::from(count)),
-        (_, Count::Default | Count::Auto { .. }) => (&workers.cpus, 1),
+        (None, Count::Default) => (&None, 1),
     };
     let mine = |cpu: &usize| allowed.contains(cpu) && cpus.as_ref().is_none_or(|cpus| cpus.contains(cpu));
     let nodes = cpus_of_nodes(sysfs, &allowed.iter().copied().filter(mine).collect::<Vec<_>>());
-    let mut most = match workers.count {
-        Count::Auto { max: Some(max) } => usize::from(max),
-        _ => usize::MAX,
-    };
-    let mut firsts = Vec::new();
-    for node in nodes {
-        let count = per_node.min(most);
-        firsts.extend(node.iter().take(count));
-        most -= count.min(node.len());
-    }
-    firsts
-}
-
-/// The first CPU of each NUMA node that this process may use; all that are allowed come from `allowed`.
-#[must_use]
-pub fn first_of_each_node(sysfs: &Path, allowed: &[usize]) -> Vec<usize> {
-    first_cpus(sysfs, allowed, &Workers::default())
+    nodes.iter().flat_map(|node| node.iter().take(per_node)).copied().collect()
 }
 
 /// Of each NUMA node the CPUs that are in `allowed`, whole cores before the second threads of cores.
 ///
 /// A node without such CPUs is left out. Without NUMA in the kernel there is one node.
-#[must_use]
-pub fn cpus_of_nodes(sysfs: &Path, allowed: &[usize]) -> Vec<Vec<usize>> {
+fn cpus_of_nodes(sysfs: &Path, allowed: &[usize]) -> Vec<Vec<usize>> {
     let nodes = fs::read_dir(sysfs.join("devices/system/node")).into_iter().flatten().flatten();
     let lists = nodes.filter(|entry| {
         let name = entry.file_name();
@@ -83,6 +66,10 @@ mod tests {
         assert_eq!(parse_cpu_list("\n"), Vec::<usize>::new());
     }
 
+    fn first_of_each_node(sysfs: &Path, allowed: &[usize]) -> Vec<usize> {
+        first_cpus(sysfs, allowed, &Workers::default())
+    }
+
     #[test]
     fn one_cpu_a_node_and_only_allowed_ones() {
         let sysfs = tempfile::tempdir().unwrap();
@@ -120,9 +107,7 @@ mod tests {
         assert_eq!(first_cpus(sysfs.path(), &all, &per_node(9)), [0, 1, 4, 5, 2, 3, 6, 7]);
         let some = Workers { cpus: Some(vec![5, 3, 7, 1]), ..per_node(1) };
         assert_eq!(first_cpus(sysfs.path(), &all, &some), [1, 3]);
-        let auto = |max| Workers { count: Count::Auto { max }, ..Workers::default() };
-        assert_eq!(first_cpus(sysfs.path(), &all, &auto(None)), [0, 2]);
-        assert_eq!(first_cpus(sysfs.path(), &all, &auto(Some(1))), [0]);
+        assert_eq!(first_cpus(sysfs.path(), &all, &Workers::default()), [0, 2]);
         let listed = Workers { cpus: Some(vec![7, 0, 900]), ..Workers::default() };
         assert_eq!(first_cpus(sysfs.path(), &all, &listed), [7, 0, 900]);
     }

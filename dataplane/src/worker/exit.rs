@@ -1,5 +1,7 @@
 //! The end of the walk: each frame to its receivers, frames for one port together and in order.
 
+use std::sync::atomic::AtomicU32;
+
 use arrayvec::ArrayVec;
 
 use super::counters::{PathCounters, WorkerCounters};
@@ -20,6 +22,7 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) worker: u16,
     /// The slot of the worker whose pair or NIC queue is under way.
     pub(super) expected: Option<u16>,
+    pub(super) beats: &'a AtomicU32,
     /// Slot and port that the burst came from.
     pub(super) slot: usize,
     pub(super) port: u16,

@@ -72,6 +72,8 @@ pub struct Common {
     pub macs: Arc<MacTable>,
     /// The coarse time that control keeps.
     pub tick: Arc<AtomicU32>,
+    /// Counts on every [`crate::flow::BEAT`].
+    pub beats: Arc<AtomicU32>,
     /// Flows that each one's table is for.
     pub flows: usize,
     /// Ticks of the time-stamp counter without a frame after which one arms a ring, and goes to sleep; `u64::MAX` for never.
@@ -246,15 +248,22 @@ struct Parts {
     links: Links,
     macs: Arc<MacTable>,
     tick: Arc<AtomicU32>,
+    beats: Arc<AtomicU32>,
 }
 
 impl Parts {
     fn new(mailbox: &Arc<Mailbox>, links: Links, common: &Common) -> Self {
-        Self { mailbox: mailbox.clone(), links, macs: common.macs.clone(), tick: common.tick.clone() }
+        Self {
+            mailbox: mailbox.clone(),
+            links,
+            macs: common.macs.clone(),
+            tick: common.tick.clone(),
+            beats: common.beats.clone(),
+        }
     }
 
     fn poller(self, number: u16, counters: Arc<WorkerCounters>, flows: FlowTable, alarm: Alarm, quiet: u64) -> Poller {
-        let Self { mailbox, links, macs, tick } = self;
+        let Self { mailbox, links, macs, tick, beats } = self;
         Poller {
             alarm,
             walker: Walker {
@@ -271,6 +280,7 @@ impl Parts {
                 links,
                 owed: ArrayVec::new(),
                 now: 0,
+                beats,
                 expected: None,
                 worked: Box::new([0; SLOTS]),
                 moment: 0,

@@ -30,7 +30,7 @@ mod walk;
 
 pub use clock::Clock;
 pub use counters::{Mode, PathCounters, WorkerCounters};
-pub use cpus::{cpus_of_nodes, first_cpus, first_of_each_node, parse_cpu_list};
+pub use cpus::{first_cpus, parse_cpu_list};
 pub use handle::{Common, Worker, WorkerError};
 pub use links::WORKERS_MAX;
 pub use steering::Steering;

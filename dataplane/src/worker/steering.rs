@@ -2,6 +2,7 @@
 //! hash over the pairs that this worker has itself, or over all if it has none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::exit::{Exit, group};
 use super::topology::Location;
@@ -11,6 +12,9 @@ use crate::flow::{Affinity, Queues};
 use crate::guest::ring::BURST;
 use crate::guest::{FrameHead, Frames, QUEUE_PAIRS_MAX, set_bits};
 use crate::packet::spread_hash;
+
+/// Beats for which the pairs that there were before are minded: [`crate::flow::QUIET`], and one that may have begun.
+const BEFORE: u32 = 31;
 
 /// A pair by which a guest can be given frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,15 +39,15 @@ pub struct Steering {
 #[derive(Clone, Debug)]
 struct Before {
     receivers: Vec<Receiver>,
-    /// Until when that has to be minded, in ticks of the time-stamp counter.
-    until: u64,
+    /// Until which beat that has to be minded.
+    until: u32,
 }
 
 impl Steering {
-    /// For a guest with these pairs, by number; `before` is what was so for it until now, or its one pair. `quiet` is
-    /// [`crate::flow::QUIET`] in ticks of the time-stamp counter.
+    /// For a guest with these pairs, by number; `before` is what was so for it until now, or its one pair. So many `beats` there
+    /// were.
     #[must_use]
-    pub fn new(pairs: &[(u16, Location)], before: Result<&Self, Option<(u16, Location)>>, quiet: u64) -> Self {
+    pub fn new(pairs: &[(u16, Location)], before: Result<&Self, Option<(u16, Location)>>, beats: u32) -> Self {
         let receiver = |&(index, at): &(u16, Location)| Receiver { index: index as u8, at };
         let mut receivers: Vec<_> = pairs.iter().map(receiver).collect();
         receivers.sort_by_key(|receiver| (receiver.at.worker, receiver.index));
@@ -53,23 +57,22 @@ impl Steering {
                 *place = Some(at);
             }
         }
-        let now = timestamp();
-        let until = now.wrapping_add(quiet);
+        let until = beats.wrapping_add(BEFORE);
         // If pairs come and go quickly, what counts is where flows were before that began.
         let (affinity, before) = match before {
             Ok(steering) => {
-                let earlier = steering.before.as_ref().filter(|before| !has_come(before.until, now));
+                let earlier = steering.before.as_ref().filter(|before| !has_come(before.until, beats));
                 let receivers = earlier.map_or(&steering.receivers, |before| &before.receivers);
                 (steering.affinity.clone(), Some(receivers.clone()))
             }
-            Err(only) => (Arc::new(Affinity::new(quiet)), only.as_ref().map(|only| vec![receiver(only)])),
+            Err(only) => (Arc::new(Affinity::new()), only.as_ref().map(|only| vec![receiver(only)])),
         };
         Self { affinity, receivers, places, before: before.map(|receivers| Before { receivers, until }) }
     }
 }
 
-fn has_come(moment: u64, now: u64) -> bool {
-    now.wrapping_sub(moment) <= u64::MAX / 2
+fn has_come(beat: u32, now: u32) -> bool {
+    now.wrapping_sub(beat) <= u32::MAX / 2
 }
 
 /// The receivers that a worker chooses among: its own, or all if it has none.
@@ -92,8 +95,8 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn new(steering: &'a Steering, worker: u16, pairs: &'a Pairs, now: u64) -> Self {
-        let before = steering.before.as_ref().filter(|before| !has_come(before.until, now));
+    fn new(steering: &'a Steering, worker: u16, pairs: &'a Pairs, beats: u32) -> Self {
+        let before = steering.before.as_ref().filter(|before| !has_come(before.until, beats));
         Self {
             steering,
             worker,
@@ -130,7 +133,11 @@ impl Queues for Seen<'_> {
 
     fn choose(&self, flow: u32, is_settled: bool) -> u8 {
         let before = self.before.filter(|_| !is_settled).and_then(|before| spread(before, flow));
-        before.filter(|&queue| self.is_enabled(queue)).or_else(|| spread(self.own, flow)).unwrap_or(0)
+        // If its guest has read all of that, it does not matter any more.
+        before
+            .filter(|&queue| self.is_enabled(queue) && !self.is_drained(queue))
+            .or_else(|| spread(self.own, flow))
+            .unwrap_or(0)
     }
 }
 
@@ -167,13 +174,13 @@ impl Spread {
 pub(super) fn note_sent(
     steering: &Steering,
     queue: u16,
-    (worker, pairs): (u16, &Pairs),
+    (worker, pairs, beats): (u16, &Pairs, &AtomicU32),
     spread: &mut Spread,
     (heads, lens): (&[FrameHead; BURST], &[u32; BURST]),
     frames: u32,
 ) {
-    let now = timestamp();
-    let (seen, stamp) = (Seen::new(steering, worker, pairs, now), Affinity::stamp(now));
+    let beats = beats.load(Ordering::Relaxed);
+    let (seen, stamp) = (Seen::new(steering, worker, pairs, beats), Affinity::stamp(beats, timestamp()));
     let mut last = None;
     for index in set_bits(frames) {
         let flow = spread.of(index, heads[index].frame(lens[index] as usize));
@@ -188,10 +195,10 @@ impl<'m> Exit<'_, 'm> {
     /// Sends the frames of `group` to the guest, each by the pair where its flow belongs.
     #[inline(never)]
     pub(super) fn send_to_guest(&mut self, steering: &Steering, mut group: u32, frames: Frames<'_, 'm>) {
-        let now = timestamp();
-        let stamp = Affinity::stamp(now);
+        let beats = self.beats.load(Ordering::Relaxed);
+        let stamp = Affinity::stamp(beats, timestamp());
         let mut choice = [0u16; BURST];
-        let seen = Seen::new(steering, self.worker, self.pairs, now);
+        let seen = Seen::new(steering, self.worker, self.pairs, beats);
         let mut last = None;
         for index in set_bits(group) {
             let flow = self.spread.of(index, frames.head(index));

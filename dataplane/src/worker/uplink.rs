@@ -77,6 +77,7 @@ impl Walker {
             now,
             number,
             expected,
+            beats,
             ..
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return Visit::default() };
@@ -116,6 +117,7 @@ impl Walker {
         let mut exit = Exit {
             worker: *number,
             expected: *expected,
+            beats,
             slot,
             port,
             pairs,

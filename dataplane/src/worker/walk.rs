@@ -2,7 +2,7 @@
 //! found, deliver by output, give back.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use arrayvec::ArrayVec;
 
@@ -47,6 +47,8 @@ pub(super) struct Walker {
     pub(super) owed: ArrayVec<u16, OWED_MAX>,
     /// Coarse time, in ticks of a second; for ages.
     pub(super) now: u32,
+    /// Beats of control's clock.
+    pub(super) beats: Arc<AtomicU32>,
     /// The slot whose pair or NIC queue is under way to this worker.
     pub(super) expected: Option<u16>,
     /// By slot of a pair, when its guest was last found to have sent something.
@@ -107,6 +109,7 @@ impl Walker {
             now,
             number,
             expected,
+            beats,
             ..
         } = self;
         let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else {
@@ -144,13 +147,14 @@ impl Walker {
         spread.begin();
         let input = topology.ports.get(usize::from(port));
         if let Some(steering) = input.and_then(|input| input.steering.as_ref()) {
-            note_sent(steering, queue, (*number, pairs), spread, (heads, lens), forward);
+            note_sent(steering, queue, (*number, pairs, beats), spread, (heads, lens), forward);
         }
         let (asking, longest) = (read.asking, read.longest);
         let frames = Frames { heads, lens, longest, list, header_len, asking, offloads, growths: None };
         let mut exit = Exit {
             worker: *number,
             expected: *expected,
+            beats,
             slot,
             port,
             pairs,
