@@ -102,6 +102,7 @@ mod tests {
         let latency = |p99_us| Latency {
             asked_mframes: 5.0,
             sent_mframes: 5.0,
+            windows: 50,
             lost: 0.0,
             p50_us: 1.0,
             p99_us,

@@ -184,6 +184,7 @@ mod tests {
         let latency = Latency {
             asked_mframes: 5.0,
             sent_mframes: 5.0,
+            windows: 50,
             lost: 0.000_1,
             p50_us: 2.0,
             p99_us: 4.125,

@@ -7,6 +7,8 @@
 //! | [`closed_loop`], [`cell`], [`bars`] | the bench `loop`: measuring, what it found, what it has to find |
 //! | [`tcp`], [`guests`] | the bench `tcp`, and the Linux guests that it boots |
 //! | [`flow_table`] | the bench `flow-table`: the table alone, beside those of others |
+//! | [`attack`] | the bench `attack`: one guest against the others |
+//! | [`generator`] | many guests on one thread, at a given rate or as fast as they can |
 //! | [`switch`] | what can be measured: Ringway, the floor, testpmd, Open vSwitch |
 //! | [`load`] | the pair of guests that keeps frames going round |
 //! | [`paced`] | the pair of guests of which one sends at a given rate, and the other sees how long it took |
@@ -17,6 +19,7 @@
 //!
 //! A new bench is a file with a `run` function, and a line in the table.
 
+mod attack;
 mod bars;
 mod bench;
 mod cell;
@@ -24,6 +27,7 @@ mod cli;
 mod closed_loop;
 mod compile;
 mod flow_table;
+mod generator;
 mod guests;
 mod interrupt;
 mod judge;

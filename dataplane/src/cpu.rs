@@ -45,24 +45,26 @@ pub fn timestamp() -> u64 {
     }
 }
 
-/// Which of the eight 16-bit lanes of two words, lowest first, equal `value`; a bit each.
+/// Which of the twelve 16-bit lanes of three words, lowest first, equal `value`; a bit each.
 #[inline(always)]
 #[must_use]
-pub fn equal_lanes(words: [u64; 2], value: u16) -> u32 {
+pub fn equal_lanes(words: [u64; 3], value: u16) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_mm_cmpeq_epi16, _mm_movemask_epi8, _mm_packs_epi16, _mm_set_epi64x, _mm_set1_epi16};
+        let [first, second, third] = words.map(u64::cast_signed);
         // SAFETY: every x86-64 has SSE2; registers only.
         unsafe {
-            let lanes = _mm_set_epi64x(words[1].cast_signed(), words[0].cast_signed());
-            let equal = _mm_cmpeq_epi16(lanes, _mm_set1_epi16(value.cast_signed()));
-            _mm_movemask_epi8(_mm_packs_epi16(equal, equal)).cast_unsigned() & 0xff
+            let value = _mm_set1_epi16(value.cast_signed());
+            let low = _mm_cmpeq_epi16(_mm_set_epi64x(second, first), value);
+            let high = _mm_cmpeq_epi16(_mm_set_epi64x(0, third), value);
+            _mm_movemask_epi8(_mm_packs_epi16(low, high)).cast_unsigned() & 0xfff
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
         let lane = |index: usize| (words[index / 4] >> (index % 4 * 16)) as u16;
-        (0..8).fold(0, |equal, index| equal | u32::from(lane(index) == value) << index)
+        (0..12).fold(0, |equal, index| equal | u32::from(lane(index) == value) << index)
     }
 }
 
@@ -73,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lanes_are_compared_exactly(tags: [u16; 8], tag: u16, copy: u8) {
+        fn lanes_are_compared_exactly(tags: [u16; 12], tag: u16, copy: u16) {
             let mut tags = tags;
             for (way, value) in tags.iter_mut().enumerate() {
                 if copy >> way & 1 == 1 {
@@ -81,8 +83,8 @@ mod tests {
                 }
             }
             let word = |half: &[u16]| half.iter().rev().fold(0u64, |word, &tag| word << 16 | u64::from(tag));
-            let expected = (0..8).filter(|&way| tags[way] == tag).fold(0, |bits, way| bits | 1 << way);
-            prop_assert_eq!(equal_lanes([word(&tags[..4]), word(&tags[4..])], tag), expected);
+            let expected = (0..12).filter(|&way| tags[way] == tag).fold(0, |bits, way| bits | 1 << way);
+            prop_assert_eq!(equal_lanes([word(&tags[..4]), word(&tags[4..8]), word(&tags[8..])], tag), expected);
         }
     }
 }

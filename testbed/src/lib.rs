@@ -36,11 +36,11 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
-pub use guest::{Agent, Guest, GuestBuilder, acceleration};
+pub use guest::{Agent, Guest, GuestBuilder, acceleration, initramfs_with_one_serial_port};
 pub use hugepages::{HugePages, Hugetlbfs};
-pub use libvirt::Libvirt;
+pub use libvirt::{Console, Libvirt};
 pub use metrics::{Metrics, Sample};
-pub use namespace::Namespace;
+pub use namespace::{Cable, Namespace};
 pub use ovs::{Ovs, OvsBuilder};
 pub use pcap::{read_pcap, write_pcap};
 pub use process::{Process, Signal, Spawn};

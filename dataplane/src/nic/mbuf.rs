@@ -177,10 +177,11 @@ impl<const N: usize> Mbufs<N> {
         (0..self.0.len()).filter_map(|index| self.get(index)).map(|mbuf| u64::from(mbuf.pkt_len)).sum()
     }
 
-    /// What the NIC said of frame `index`.
+    /// What the NIC said of frame `index`. Only one of virtio (`is_virtio`) means by a checksum of which it knows nothing that it
+    /// is left to be done.
     #[inline]
     #[must_use]
-    pub fn received(&self, index: usize) -> Received {
+    pub fn received(&self, index: usize, is_virtio: bool) -> Received {
         let Some(mbuf) = self.get(index) else { return Received::Unchecked };
         let flags = mbuf.ol_flags & (RTE_MBUF_F_RX_L4_CKSUM_MASK | RTE_MBUF_F_RX_LRO);
         if flags == 0 {
@@ -192,7 +193,7 @@ impl<const N: usize> Mbufs<N> {
             return Received::Missing(Some((offload >> SEGMENT_SIZE_SHIFT) as u16));
         }
         match flags {
-            RTE_MBUF_F_RX_L4_CKSUM_NONE => Received::Missing(None),
+            RTE_MBUF_F_RX_L4_CKSUM_NONE if is_virtio => Received::Missing(None),
             RTE_MBUF_F_RX_L4_CKSUM_GOOD if packet_type & TUNNEL_MASK == 0 => Received::Good,
             _ => Received::Unchecked,
         }

@@ -18,8 +18,11 @@ use crate::guest::{Delivered, Finisher, FrameHead, Frames, Room, Short, Shortage
 use crate::nic::{Mbufs, Queue, Received, SEGMENTS_MAX, TxFlags, TxQueue};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN, NetHeader, Way, net_flag};
 
-/// NIC queues that one worker can own: one of each ethdev that DPDK holds.
+/// NIC queues that one worker can own: one of each ethdev that DPDK holds, where no port is given several queues a worker.
 pub(super) const NIC_SLOTS: usize = 32;
+
+/// Bytes of the shortest frame of Ethernet, without its check sequence (IEEE 802.3, section 4.2.3.3).
+const FRAME_LEN_MIN: u32 = 60;
 
 /// NIC queues of a worker, in the slots behind those of pairs.
 pub(super) type Nics = Vec<Option<Box<Queue>>>;
@@ -38,7 +41,10 @@ pub(super) struct Moves<'a> {
 }
 
 /// What a NIC said of frames stands beside them.
-struct InMbufs<'a>(&'a Mbufs<BURST>);
+struct InMbufs<'a> {
+    mbufs: &'a Mbufs<BURST>,
+    is_virtio: bool,
+}
 
 impl Front for InMbufs<'_> {
     fn len(&self) -> usize {
@@ -48,7 +54,7 @@ impl Front for InMbufs<'_> {
     #[inline]
     fn asked(&self, index: usize, head: &FrameHead, len: usize) -> Option<NetHeader> {
         let flags = |flags| NetHeader { flags, ..NetHeader::default() };
-        match self.0.received(index) {
+        match self.mbufs.received(index, self.is_virtio) {
             Received::Unchecked => None,
             Received::Good => Some(flags(net_flag::DATA_VALID)),
             // What has no such checksum cannot lack it: the header asks for what cannot be, and the frame is dropped for that.
@@ -81,13 +87,14 @@ impl Walker {
             ..
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return Visit::default() };
+        queue.serve();
         let Some(rx) = &mut queue.rx else { return Visit::default() };
         rx.receive();
         if rx.held.is_empty() {
             return Visit::default();
         }
         let begun = rx.flood_begun;
-        let mut burst = std::mem::take(&mut rx.held);
+        let (is_virtio, mut burst) = (rx.is_virtio, std::mem::take(&mut rx.held));
         burst.prefetch();
         let mut list = ChainList::new();
         // Those for whose pieces there is no room come with the next visit.
@@ -97,7 +104,7 @@ impl Walker {
         let overdue = super::walk::pay_if_owed(owed, pairs);
 
         let source = Source {
-            front: InMbufs(&burst),
+            front: InMbufs { mbufs: &burst, is_virtio },
             limits: (Abilities::all(), mtu),
             begun,
             received: &queue_counters.received,
@@ -229,7 +236,8 @@ fn can_move(queue: &Queue, mbufs: &Mbufs<BURST>, frames: Frames<'_, '_>, group: 
     let Some(tx) = queue.tx.as_ref().filter(|_| frames.growths.is_none()) else { return false };
     set_bits(group).all(|index| {
         let asks = frames.asking >> index & 1 != 0;
-        mbufs.segments(index) <= tx.segments_max
+        frames.lens[index] >= FRAME_LEN_MIN
+            && mbufs.segments(index) <= tx.segments_max
             && (!asks || matches!(frames.offloads[index].way(tx.can), Way::Pass(_)))
     })
 }
@@ -282,6 +290,7 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
             done.copied += frames.copy_to::<true>(index, room) as u64;
             done.packets += 1;
             done.bytes += u64::from(len);
+            let len = pad(room, len);
             tx.fill(1, len, TxFlags::NONE);
         }
     } else {
@@ -297,6 +306,17 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
     }
     done.bytes = account(queue, packets, bytes);
     done
+}
+
+/// Makes a frame of `len` bytes in `room` as long as one has to be: there are NICs whose queue stops at a shorter one, and what others
+/// put behind it is anybody's. How long it is.
+#[inline]
+fn pad(room: Segment<'_>, len: u32) -> u32 {
+    if len >= FRAME_LEN_MIN {
+        return len;
+    }
+    room.from_offset(len as usize).write([0; FRAME_LEN_MIN as usize].get(len as usize..).unwrap_or(&[]));
+    FRAME_LEN_MIN
 }
 
 /// Mbufs as what frames are put into.
@@ -320,8 +340,9 @@ impl Sink for IntoMbufs<'_> {
         let rooms = (spare.len() - count..spare.len()).filter_map(|index| spare.room(index));
         let pieces: ArrayVec<Segment<'_>, SEGMENTS_MAX> = rooms.take(SEGMENTS_MAX).collect();
         let copied = write(Room::of_pieces(&pieces));
+        let padded = pieces.first().map_or(len, |&first| pad(first, len));
         drop(pieces);
-        tx.fill(count, len, TxFlags::of(header, head, len as usize));
+        tx.fill(count, padded, TxFlags::of(header, head, len as usize));
         Ok(copied)
     }
 }

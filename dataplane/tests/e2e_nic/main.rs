@@ -2,8 +2,11 @@
 //! switch.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bonds;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod failures;
 mod files;
 #[path = "../guests/mod.rs"]
 mod guests;
