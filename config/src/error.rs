@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::FILE_BYTES_MAX;
 use crate::device::BOND_MEMBERS_MAX;
 use crate::socket::PATH_BYTES_MAX;
-use crate::validate::{
-    CPU_MAX, FLOW_TABLE_ENTRIES_MAX, FLOW_TABLE_ENTRIES_MIN, MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN, NIC_QUEUES_MAX,
-};
+use crate::validate::{MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN, NIC_QUEUES_MAX};
 use crate::vlan::VLAN_MAX;
+use crate::workers::{CPU_MAX, FLOW_TABLE_ENTRIES_MAX, FLOW_TABLE_ENTRIES_MIN};
 
 /// Why a file was refused: `FILE:LINE: what is wrong; what to do`, always a single line when displayed.
 ///

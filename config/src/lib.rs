@@ -38,13 +38,16 @@ mod source;
 mod validate;
 mod vlan;
 mod words;
+mod workers;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 pub use error::Error;
-pub use plan::{Bond, BondMode, Bridge, Feature, Mode, Nic, Plan, Port, PortKind, Uplink, VhostUser, Workers};
+pub use plan::{
+    Bond, BondMode, Bridge, Count, Feature, Idle, Mode, Nic, Plan, Port, PortKind, Unit, Uplink, VhostUser, Workers,
+};
 pub use policy::{
     BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, NIC_MACS_MAX_DEFAULT,
     PORT_MACS_MAX_DEFAULT, PortPolicy, RateLimit, RateUnit, STORM_LIMIT_DEFAULT, StaticMac,

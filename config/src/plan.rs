@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::policy::{BridgePolicy, PortPolicy};
+use crate::workers::FLOW_TABLE_ENTRIES_DEFAULT;
 
 /// A whole switch, as validated. It may be empty: a switch without bridges or ports runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,10 +32,78 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
     /// The CPUs to run on, in the order written, at least one, none twice, each 0 to 1023 (whether the machine has
-    /// them is not checked); `None` stands for the first CPU of each NUMA node.
+    /// them is not checked); `None` stands for all that the process may use.
     pub cpus: Option<Vec<usize>>,
+    /// On how many of them.
+    pub count: Count,
+    /// What is placed as one.
+    pub unit: Unit,
+    /// What they do when nothing moves.
+    pub idle: Idle,
     /// Flows that each worker's table holds: 1,024 to 67,108,864.
     pub flow_table_entries: usize,
+}
+
+/// How many workers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// One on each of the CPUs that are listed; without a list one for each NUMA node.
+    Default,
+    /// So many for each NUMA node, 1 to 1024; as many as it has CPUs at most.
+    PerSocket(u16),
+}
+
+/// What of a guest goes to one worker together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// All queue pairs of a NIC.
+    #[default]
+    Nic,
+    /// Each queue pair by itself.
+    Pair,
+}
+
+impl Unit {
+    /// Every unit.
+    pub const ALL: [Self; 2] = [Self::Nic, Self::Pair];
+
+    /// The name written in the file.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Nic => "nic",
+            Self::Pair => "pair",
+        }
+    }
+}
+
+/// What a worker does when nothing moves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Idle {
+    /// It waits to be woken.
+    #[default]
+    Sleep,
+    /// It looks, for ever.
+    Poll,
+}
+
+impl Idle {
+    /// Every way.
+    pub const ALL: [Self; 2] = [Self::Sleep, Self::Poll];
+
+    /// The name written in the file.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Sleep => "sleep",
+            Self::Poll => "poll",
+        }
+    }
+}
+
+impl Default for Workers {
+    fn default() -> Self {
+        let (unit, idle) = (Unit::default(), Idle::default());
+        Self { cpus: None, count: Count::Default, unit, idle, flow_table_entries: FLOW_TABLE_ENTRIES_DEFAULT }
+    }
 }
 
 /// A learning bridge.

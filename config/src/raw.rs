@@ -30,10 +30,13 @@ pub(crate) struct Raw {
     pub(crate) port: Vec<Spanned<Table<RawPort>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RawWorkers {
     pub(crate) cpus: Option<Spanned<Vec<Number>>>,
+    pub(crate) per_socket: Option<Number>,
+    pub(crate) placement: Option<Text>,
+    pub(crate) idle: Option<Text>,
     pub(crate) flow_table_entries: Option<Number>,
 }
 

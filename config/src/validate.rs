@@ -1,6 +1,5 @@
 //! From the file as written to the plan: every rule that the types of `raw` do not already hold.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
@@ -10,13 +9,14 @@ use toml::Spanned;
 
 use crate::device::Devices;
 use crate::error::{Error, Problem};
-use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
+use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser};
 use crate::policy::{MACS_MAX_DEFAULT, NIC_MACS_MAX_DEFAULT, PORT_MACS_MAX_DEFAULT, PortPolicy};
-use crate::raw::{Number, Raw, RawBridge, RawPort, RawWorkers, Table, Text};
+use crate::raw::{Number, Raw, RawBridge, RawPort, Table, Text};
 use crate::rules::{self, Claims, MACS_MAX};
 use crate::socket::{self, Sockets};
 use crate::source::Source;
 use crate::words::{Names, backquoted, required, unknown_word};
+use crate::workers::workers;
 
 const CONTROL_SOCKET_DEFAULT: &str = "/run/ringway/control.sock";
 const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
@@ -32,17 +32,10 @@ const MTU_DEFAULT: u16 = 1500;
 pub(crate) const MTU_MIN: u16 = 68;
 /// The largest MTU that a port may have, in bytes: jumbo frames as nearly everybody has them.
 pub const MTU_MAX: u16 = 9000;
-const FLOW_TABLE_ENTRIES_DEFAULT: usize = 65_536;
-/// Below it, a few guests that talk to each other would fill the table.
-pub(crate) const FLOW_TABLE_ENTRIES_MIN: usize = 1024;
-/// Some 6 GiB for each worker.
-pub(crate) const FLOW_TABLE_ENTRIES_MAX: usize = 64 << 20;
 /// Queues of a NIC, which is what net_tap has at most.
 pub(crate) const NIC_QUEUES_MAX: u16 = 16;
 /// Below it DPDK does not start; beyond it, it would not come to an end.
 const NIC_MEMORY_MIB: RangeInclusive<u64> = 64..=65_536;
-/// The last CPU in the kernel's fixed-size `cpu_set_t`.
-pub(crate) const CPU_MAX: usize = 1023;
 
 /// The plan, or the first thing wrong with what was written.
 pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(&Path) -> bool) -> Result<Plan, Error> {
@@ -82,44 +75,6 @@ fn nic_allowed(source: &Source<'_>, written: Option<&Text>) -> Result<bool, Erro
         Some(written) if written.as_ref() == "allowed" => Ok(true),
         Some(written) => Err(unknown_word(source, written, "value of `nic`", &["allowed"])),
     }
-}
-
-fn workers(source: &Source<'_>, raw: Option<RawWorkers>) -> Result<Workers, Error> {
-    let (cpus, entries) = raw.map_or((None, None), |raw| (raw.cpus, raw.flow_table_entries));
-    Ok(Workers { cpus: worker_cpus(source, cpus)?, flow_table_entries: flow_table_entries(source, entries)? })
-}
-
-fn flow_table_entries(source: &Source<'_>, written: Option<Number>) -> Result<usize, Error> {
-    let Some(written) = written else {
-        return Ok(FLOW_TABLE_ENTRIES_DEFAULT);
-    };
-    let (span, given) = (written.span(), written.into_inner());
-    match usize::try_from(given) {
-        Ok(entries @ FLOW_TABLE_ENTRIES_MIN..=FLOW_TABLE_ENTRIES_MAX) => Ok(entries),
-        _ => Err(source.refuse(span, Problem::BadFlowTable(given))),
-    }
-}
-
-fn worker_cpus(source: &Source<'_>, written: Option<Spanned<Vec<Number>>>) -> Result<Option<Vec<usize>>, Error> {
-    let Some(written) = written else {
-        return Ok(None);
-    };
-    if written.as_ref().is_empty() {
-        return Err(source.refuse(written.span(), Problem::NoCpu));
-    }
-    let mut seen = HashSet::new();
-    let mut cpus = Vec::new();
-    for number in written.into_inner() {
-        let (span, given) = (number.span(), number.into_inner());
-        let cpu = usize::try_from(given).ok().filter(|&cpu| cpu <= CPU_MAX);
-        let cpu = cpu.ok_or_else(|| source.refuse(span.clone(), Problem::BadCpu(given)))?;
-        if !seen.insert(cpu) {
-            let (what, value) = ("CPU", cpu.to_string());
-            return Err(source.refuse(span, Problem::ListedTwice { what, value }));
-        }
-        cpus.push(cpu);
-    }
-    Ok(Some(cpus))
 }
 
 fn bridges(source: &Source<'_>, raw: Vec<Spanned<Table<RawBridge>>>) -> Result<Vec<Bridge>, Error> {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringway_config::{
-    Bond, BondMode, Bridge, BridgePolicy, Feature, Flood, IpPrefix, Mode, Nic, Plan, Port, PortKind, PortPolicy,
-    RateLimit, RateUnit, StaticMac, Uplink, VhostUser, Vlan, Workers, parse,
+    Bond, BondMode, Bridge, BridgePolicy, Count, Feature, Flood, Idle, IpPrefix, Mode, Nic, Plan, Port, PortKind,
+    PortPolicy, RateLimit, RateUnit, StaticMac, Unit, Uplink, VhostUser, Vlan, Workers, parse,
 };
 
 fn accept(text: &str) -> Plan {
@@ -37,7 +37,7 @@ fn an_empty_file_is_an_empty_switch_with_every_default() {
         macs_max: 32_768,
         nic_allowed: false,
         nic_memory_mib: None,
-        workers: Workers { cpus: None, flow_table_entries: 65_536 },
+        workers: Workers { flow_table_entries: 65_536, ..Workers::default() },
         bridges: Vec::new(),
         ports: Vec::new(),
     };
@@ -51,7 +51,7 @@ fn the_example_is_two_guests_on_one_bridge() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/two-guests.toml");
     let text = std::fs::read_to_string(&example).unwrap();
     let expected = Plan {
-        workers: Workers { cpus: Some(vec![0]), flow_table_entries: 65_536 },
+        workers: Workers { cpus: Some(vec![0]), flow_table_entries: 65_536, ..Workers::default() },
         bridges: vec![Bridge {
             name: "br0".to_owned(),
             mac_ageing: Duration::from_secs(300),
@@ -85,6 +85,9 @@ fn every_key_reaches_the_plan() {
         metrics = "[::1]:80"
         workers.cpus = [1023, 0, 3]
         workers.flow_table_entries = 67_108_864
+        workers.per_socket = 1024
+        workers.placement = "pair"
+        workers.idle = "poll"
         bridge = [{ name = "a" }, { name = "b.B-_9", mac_ageing_seconds = 86400 }]
         [[port]]
         name = "p"
@@ -104,6 +107,8 @@ fn every_key_reaches_the_plan() {
     assert_eq!(plan.metrics, Some("[::1]:80".parse().unwrap()));
     assert_eq!(plan.workers.cpus, Some(vec![1023, 0, 3]));
     assert_eq!(plan.workers.flow_table_entries, 64 << 20);
+    assert_eq!(plan.workers.count, Count::PerSocket(1024));
+    assert_eq!((plan.workers.unit, plan.workers.idle), (Unit::Pair, Idle::Poll));
     assert_eq!(plan.bridges[0].mac_ageing, Duration::from_secs(300));
     assert_eq!(plan.bridges[1].name, "b.B-_9");
     assert_eq!(plan.bridges[1].mac_ageing, Duration::from_secs(86_400));

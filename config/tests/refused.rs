@@ -60,7 +60,11 @@ fn unknown_keys() {
         "use one of `control_socket`, `metrics`, `macs_max`, `nic`, `nic_memory_mib`, `workers`, `bridge`, `port`";
     refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
     refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
-    refused("[workers]\n\ncpu = 3\n", 3, &["unknown key `cpu`; use `cpus` or `flow_table_entries`"]);
+    refused(
+        "[workers]\n\ncpu = 3\n",
+        3,
+        &["unknown key `cpu`; use one of `cpus`, `per_socket`, `placement`, `idle`, `flow_table_entries`"],
+    );
     refused(
         "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
         3,
@@ -318,6 +322,9 @@ fn cpus() {
     refused("[workers]\ncpus = [\n1024]\n", 3, &["no CPU 1024; use 0 to 1023"]);
     refused("[workers]\ncpus = [-1]\n", 2, &["no CPU -1; use 0 to 1023"]);
     refused("[workers]\ncpus = [99999999999999999999]\n", 2, &["use 0 to 1023"]);
+    refused("[workers]\nper_socket = 0\n", 2, &["a number of workers of 0 is out of range; use 1 to 1024"]);
+    refused("[workers]\n\nplacement = \"queue\"\n", 3, &["unknown placement `queue`; use one of `nic`, `pair`"]);
+    refused("[workers]\nidle = \"nap\"\n", 2, &["unknown value of `idle` `nap`; use one of `sleep`, `poll`"]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand, ValueEnum};
-use ringway::control::{Client, PortCommand, View};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringway::control::{Client, Order, PortCommand, View};
 use tracing::Level;
 
 /// A userspace host switch for virtual machines: guests plug in over vhost-user with packed virtqueues.
@@ -32,6 +32,19 @@ enum Command {
     },
     /// Plan a guest: queue pairs, libvirt's XML, the switch's ports, and why not.
     Plan(Box<plan::Plan>),
+    /// Start and end workers of a running switch.
+    #[command(subcommand)]
+    Workers(Workers),
+    /// Move a queue pair of a running switch to another worker.
+    Move {
+        /// The queue pair, such as `vm1/0`.
+        queue: String,
+        /// The worker's number, as `ringway show workers` has it.
+        #[arg(long, value_name = "WORKER")]
+        to: u16,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Start, stop, remove or add a NIC port of a running switch. Done twice, it is as if done once.
     Port {
         /// What to do.
@@ -60,6 +73,40 @@ enum Command {
     },
 }
 
+/// What can be done with workers.
+#[derive(Subcommand)]
+enum Workers {
+    /// Start a worker on a CPU that has none.
+    Add {
+        /// The CPU.
+        #[arg(long, value_name = "NUMBER")]
+        cpu: usize,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Move all that a worker has to others, and end it.
+    Remove {
+        /// Its number, as `ringway show workers` has it.
+        #[arg(value_name = "WORKER")]
+        number: u16,
+        #[command(flatten)]
+        socket: Socket,
+    },
+}
+
+#[derive(Args)]
+struct Socket {
+    /// The control socket of the switch.
+    #[arg(
+        id = "socket",
+        long = "socket",
+        value_name = "PATH",
+        env = "RINGWAY_SOCKET",
+        default_value = "/run/ringway/control.sock"
+    )]
+    path: PathBuf,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Log {
     Error,
@@ -78,6 +125,9 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => return plan::command(&arguments),
         Command::Port { what, name, json, socket } => port(what, &name, json, &socket),
         Command::Show { what, json, socket } => show(what, json, &socket),
+        Command::Workers(Workers::Add { cpu, socket }) => order(&Order::AddWorker { cpu }, &socket),
+        Command::Workers(Workers::Remove { number, socket }) => order(&Order::RemoveWorker { worker: number }, &socket),
+        Command::Move { queue, to, socket } => order(&Order::MoveQueue { queue, worker: to }, &socket),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,6 +165,20 @@ fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
         .with_target(false)
         .init();
     ringway::run(&ringway_config::load(config)?)
+}
+
+/// Says what came of it, if there is something to say.
+fn order(order: &Order, socket: &Socket) -> anyhow::Result<()> {
+    let answer = Client::connect(&socket.path)?.order(order)?;
+    match order {
+        Order::AddWorker { cpu } => println!("worker {} runs on CPU {cpu}", answer["worker"]),
+        Order::RemoveWorker { .. } => {}
+        Order::MoveQueue { queue, worker } if answer["moved"] == false => {
+            println!("{queue} is with worker {worker} already");
+        }
+        Order::MoveQueue { .. } => {}
+    }
+    Ok(())
 }
 
 /// A port that was to run and does not, as yet, is a failure, also of the command.

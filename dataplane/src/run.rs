@@ -31,7 +31,7 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
 /// Serves guests until a signal comes.
 fn serve(plan: &Plan, switch: &Arc<Switch>, signals: &mut Signals) -> anyhow::Result<()> {
     let _sockets = switch.serve()?;
-    let cpus = switch.workers.iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
+    let cpus = switch.workers().iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
     let (ports, bridges) = (counted(plan.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
     tracing::info!("{ports} on {bridges}; workers on CPU {cpus}");
     if let Some(signal) = signals.forever().next() {

@@ -3,30 +3,43 @@
 //! Sessions hand their pairs in here; here a worker and a slot are chosen, and all workers are told. Nothing here runs
 //! on a worker's thread.
 
+mod moves;
+mod placement;
+mod roster;
+
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringway_config::{Mode, Plan, PortKind, PortPolicy, Vlan};
+use ringway_config::{Idle, Mode, Plan, PortKind, PortPolicy, Vlan};
+
+pub use self::moves::MoveError;
+pub use self::placement::QueueRef;
+use self::placement::{PairUse, Placed, PlacedNic, Placement};
+use self::roster::Roster;
+pub use self::roster::{RosterError, Tally};
 
 use crate::cpu::timestamp;
-use crate::flow::{MacEntry, MacLimits, MacTable, Station};
+use crate::flow::{BEAT, MacEntry, MacLimits, MacTable, Station};
 use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
-use crate::nic::{self, Keeper, Queue, QueueId, Target};
+use crate::nic::{self, Keeper, Queue, Target};
 use crate::packet::MacAddress;
-use crate::policy::{Limit, PortRules};
+use crate::policy::PortRules;
 use crate::socket::{ListenError, SocketFile};
-use crate::worker::{BridgeView, Clock, Location, PortView, Topology, Worker, WorkerError, first_of_each_node};
+use crate::worker::{BridgeView, Clock, Common, PortView, Topology, Worker, first_cpus};
+
+/// Without a frame for so long, a ring is armed, and a worker that has no other ones goes to sleep.
+const QUIET_MAX: Duration = Duration::from_millis(1);
 
 /// Why a switch does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A worker does not start.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Worker(#[from] RosterError),
     /// A thread or the MAC table cannot be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -51,40 +64,6 @@ pub struct Bridge {
     pub mac_ageing: Duration,
 }
 
-/// A pair in use.
-#[derive(Clone, Copy, Debug)]
-struct Placed {
-    at: Location,
-    use_: PairUse,
-}
-
-/// What a pair is good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum PairUse {
-    /// Its guest can be given frames.
-    Receives,
-    /// It can only send them.
-    Sends,
-    /// Nothing: what it sends is thrown away.
-    Drained,
-}
-
-/// Slots of a worker that disabled pairs may take. A guest that was given 128 pairs and uses one has 127 of them: there must
-/// be slots left for those that are of use. What is sent by one that gets no slot stays in its ring until it is enabled.
-fn drained_max() -> usize {
-    Worker::slots() / 4
-}
-
-/// Where pairs are, and what the workers were told of it.
-#[derive(Debug, Default)]
-struct Placement {
-    pairs: HashMap<PairId, Placed>,
-    nic_queues: HashMap<QueueId, Location>,
-    /// By worker and slot.
-    taken: Vec<Vec<bool>>,
-    topology: Topology,
-}
-
 /// The switch.
 #[derive(Debug)]
 pub struct Switch {
@@ -104,40 +83,50 @@ pub struct Switch {
     pub bridge_of: Vec<u16>,
     /// Of each port, what it may do.
     pub policies: Vec<PortPolicy>,
-    /// By number.
-    pub workers: Vec<Worker>,
+    roster: Roster,
     /// Who is behind which port.
     pub macs: Arc<MacTable>,
     /// Ticks to seconds.
     pub clock: Clock,
     tick: Arc<AtomicU32>,
+    beats: Arc<AtomicU32>,
     placement: Mutex<Placement>,
+    moves: AtomicU64,
 }
 
 impl Switch {
     /// Starts the workers that `plan` asks for; no port is served yet.
     pub fn start(plan: &Plan) -> Result<Arc<Self>, StartError> {
         let clock = Clock::start();
-        let allowed = Worker::allowed_cpus();
-        let cpus = plan.workers.cpus.clone().unwrap_or_else(|| first_of_each_node(Path::new("/sys"), &allowed));
+        let cpus = first_cpus(Path::new("/sys"), &Worker::allowed_cpus(), &plan.workers);
         let macs = Arc::new(macs(plan)?);
         let tick = Arc::new(AtomicU32::new(0));
         // The rate of the time-stamp counter wants a moment to be measured.
         std::thread::sleep(Duration::from_millis(10));
-        let workers = Worker::start_all(&cpus, &macs, &tick, &clock, plan.workers.flow_table_entries)?;
+        let ticks = |time: Duration| (clock.ticks_per_second() * time.as_secs_f64()) as u64;
+        let quiet = if plan.workers.idle == Idle::Poll { u64::MAX } else { ticks(QUIET_MAX) };
+        let beats = Arc::new(AtomicU32::new(0));
+        let flows = plan.workers.flow_table_entries;
+        let common = Common { macs: macs.clone(), tick: tick.clone(), beats: beats.clone(), flows, quiet };
+        let roster = Roster::new(common);
+        let mut placement = Placement::new(plan.workers.unit, beats.clone());
+        for &cpu in &cpus {
+            placement.open(roster.add(cpu)?.number);
+        }
         let (mut ports, mut nics) = (Vec::new(), Vec::new());
         for (id, port) in (0..).zip(&plan.ports) {
             match &port.kind {
                 PortKind::VhostUser(vhost) => ports.push(Arc::new(Port::new(id, port, vhost))),
-                PortKind::Nic(nic) => nics.push(Arc::new(nic::Port::new(id, port, nic, workers.len()))),
+                PortKind::Nic(nic) => nics.push(Arc::new(nic::Port::new(id, port, nic, cpus.len()))),
             }
         }
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
-        let topology = Topology {
+        placement.guests.clone_from(&ports);
+        placement.topology = Topology {
             ports: plan.ports.iter().map(|port| port_view(port, &clock)).collect(),
             bridges: (0..).zip(&plan.bridges).map(|(number, bridge)| bridge_view(number, bridge, plan)).collect(),
+            arrival: None,
         };
-        let taken = vec![vec![false; Worker::slots()]; workers.len()];
         let switch = Arc::new(Self {
             ports,
             nics,
@@ -151,11 +140,13 @@ impl Switch {
                 .collect(),
             bridge_of,
             policies: plan.ports.iter().map(|port| port.policy.clone()).collect(),
-            workers,
+            roster,
             macs,
             clock,
             tick,
-            placement: Mutex::new(Placement { taken, topology, ..Placement::default() }),
+            beats,
+            placement: Mutex::new(placement),
+            moves: AtomicU64::new(0),
         });
         switch.publish(&switch.placement());
         Ok(switch)
@@ -184,7 +175,7 @@ impl Switch {
     /// Starts DPDK, if a port needs it or the plan reserves it, and takes every NIC into use that there is.
     pub fn open_nics(self: &Arc<Self>) -> Result<(), StartError> {
         if self.nic_allowed || !self.nics.is_empty() {
-            let cpus = self.workers.iter().map(|worker| worker.cpu).collect();
+            let cpus = self.workers().iter().map(|worker| worker.cpu).collect();
             let keeper = Keeper::start(self.nics.clone(), self.clone(), cpus, self.nic_memory_mib)?;
             *self.keeper() = Some(keeper);
         }
@@ -230,10 +221,24 @@ impl Switch {
         Some(&self.bridges.get(usize::from(*bridge))?.name)
     }
 
-    /// Which worker has a pair.
+    /// Which worker has a queue.
     #[must_use]
-    pub fn worker_of(&self, id: PairId) -> Option<u16> {
-        self.placement().pairs.get(&id).map(|pair| pair.at.worker)
+    pub fn worker_of(&self, queue: QueueRef) -> Option<u16> {
+        self.placement().at(queue).map(|at| at.worker)
+    }
+
+    /// Names of the queues that a worker has, without disabled pairs.
+    #[must_use]
+    pub fn queues_of(&self, worker: u16) -> Vec<String> {
+        let placement = self.placement();
+        let queues = placement.queues_of(worker).into_iter().filter(|&queue| !placement.is_drained(queue));
+        queues.map(|queue| self.queue_name(queue)).collect()
+    }
+
+    /// How often a pair has moved from one worker to another.
+    #[must_use]
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
     }
 
     /// The coarse time: seconds since the start.
@@ -248,10 +253,7 @@ impl Switch {
 
     /// Tells every worker who is where.
     fn publish(&self, placement: &Placement) {
-        let topology = Arc::new(placement.topology.clone());
-        for worker in &self.workers {
-            worker.set_topology(topology.clone());
-        }
+        Worker::set_topology(&self.workers(), &Arc::new(placement.topology.clone()));
     }
 
     /// Every second: time goes on, stations age, ports whose memory is lost end their connections, and broken pairs are spoken
@@ -259,7 +261,10 @@ impl Switch {
     fn keep_house(&self) {
         let mut spoken = HashMap::new();
         loop {
-            std::thread::sleep(Duration::from_secs(1));
+            for _ in 0..10 {
+                std::thread::sleep(BEAT);
+                self.beats.fetch_add(1, Ordering::Relaxed);
+            }
             let now = self.clock.seconds() as u32;
             self.tick.store(now, Ordering::Relaxed);
             self.macs.remove_if(|entry| {
@@ -285,8 +290,10 @@ impl Switch {
     fn take_back(&self, placement: &mut Placement, port: u16) {
         let ids: Vec<_> = placement.nic_queues.keys().filter(|id| id.port == port).copied().collect();
         for id in ids {
-            if let Some(at) = placement.nic_queues.remove(&id) {
-                drop(self.workers[usize::from(at.worker)].detach_nic(usize::from(at.slot)));
+            if let Some(PlacedNic { at, .. }) = placement.nic_queues.remove(&id)
+                && let Some(worker) = self.worker(at.worker)
+            {
+                drop(worker.detach_nic(usize::from(at.slot)));
             }
         }
     }
@@ -332,7 +339,13 @@ fn macs(plan: &Plan) -> std::io::Result<MacTable> {
 
 fn port_view(port: &ringway_config::Port, clock: &Clock) -> PortView {
     let rules = PortRules::new(&port.policy, clock.ticks_per_second() as u64, timestamp());
-    PortView { bridge: port.bridge as u16, receivers: Vec::new(), is_nic: false, rules: Arc::new(rules) }
+    PortView {
+        bridge: port.bridge as u16,
+        receivers: Vec::new(),
+        steering: None,
+        is_nic: false,
+        rules: Arc::new(rules),
+    }
 }
 
 fn bridge_view(number: u16, bridge: &ringway_config::Bridge, plan: &Plan) -> BridgeView {
@@ -353,76 +366,15 @@ fn bridge_view(number: u16, bridge: &ringway_config::Bridge, plan: &Plan) -> Bri
     }
 }
 
-impl Placement {
-    /// A slot for a pair: all pairs of a port on one worker, ports dealt out to the worker with the fewest pairs.
-    fn place(&mut self, id: PairId, use_: PairUse) -> Option<Location> {
-        let count = |taken: &Vec<bool>| taken.iter().filter(|&&slot| slot).count();
-        let sibling = self.pairs.iter().find(|(other, _)| other.port == id.port).map(|(_, pair)| pair.at.worker);
-        let worker = match sibling {
-            Some(worker) => usize::from(worker),
-            None => (0..self.taken.len()).min_by_key(|&worker| count(&self.taken[worker]))?,
-        };
-        let is_drained = |pair: &&Placed| usize::from(pair.at.worker) == worker && pair.use_ == PairUse::Drained;
-        if use_ == PairUse::Drained && self.pairs.values().filter(is_drained).count() >= drained_max() {
-            return None;
-        }
-        let slot = self.taken[worker].iter().position(|&taken| !taken)?;
-        self.taken[worker][slot] = true;
-        let at = Location { worker: worker as u16, slot: slot as u16 };
-        self.pairs.insert(id, Placed { at, use_ });
-        Some(at)
-    }
-
-    /// How much may go to a port.
-    fn limit_out(&self, port: u16) -> Option<Arc<Limit>> {
-        self.topology.ports.get(usize::from(port))?.rules.limit_out.clone()
-    }
-
-    /// Rewrites what the topology says of the port's receivers.
-    fn list_receivers(&mut self, port: u16) {
-        let receives = |(id, pair): (&PairId, &Placed)| {
-            (id.port == port && pair.use_ == PairUse::Receives).then_some((id.index, pair.at))
-        };
-        let mut receivers: Vec<_> = self.pairs.iter().filter_map(receives).collect();
-        receivers.sort_by_key(|&(index, _)| index);
-        if let Some(view) = self.topology.ports.get_mut(usize::from(port)) {
-            view.receivers = receivers.into_iter().map(|(_, at)| at).collect();
-        }
-    }
-}
-
-impl Placement {
-    /// Which of `workers` gets a NIC queue, in turn, and where it puts it.
-    fn place_nic(&mut self, id: QueueId, workers: usize) -> Option<Location> {
-        let worker = (usize::from(id.index) % workers.max(1)) as u16;
-        let of_worker = |at: &&Location| at.worker == worker;
-        let taken: Vec<_> = self.nic_queues.values().filter(of_worker).map(|at| usize::from(at.slot)).collect();
-        let slot = Worker::nic_slots().find(|slot| !taken.contains(slot))?;
-        let at = Location { worker, slot: slot as u16 };
-        self.nic_queues.insert(id, at);
-        Some(at)
-    }
-
-    /// Rewrites by which queues is sent for a NIC.
-    fn list_senders(&mut self, port: u16, senders: &[u16]) {
-        let at = |&index: &u16| self.nic_queues.get(&QueueId { port, index }).copied();
-        let mut receivers: Vec<_> = senders.iter().filter_map(at).collect();
-        receivers.sort_by_key(|at| at.worker);
-        if let Some(view) = self.topology.ports.get_mut(usize::from(port)) {
-            (view.receivers, view.is_nic) = (receivers, true);
-        }
-    }
-}
-
 impl Switch {
     /// Hands the queues of a NIC to their workers.
     fn hand_out(&self, placement: &mut Placement, port: u16, queues: Vec<Queue>) -> Result<(), String> {
-        let senders: Vec<u16> = queues.iter().filter(|queue| queue.tx.is_some()).map(|queue| queue.id.index).collect();
         let mut attached = Vec::new();
         for mut queue in queues {
             queue.limit_out = placement.limit_out(port);
-            let taken = match placement.place_nic(queue.id, self.workers.len()) {
-                Some(at) => self.workers[usize::from(at.worker)].attach_nic(usize::from(at.slot), queue).map(|()| at),
+            let at = placement.place_nic(&queue);
+            let taken = match at.and_then(|at| Some((at, self.worker(at.worker)?))) {
+                Some((at, worker)) => worker.attach_nic(usize::from(at.slot), queue).map(|()| (at, worker)),
                 None => Err("its worker has no room for one more queue of a NIC; use fewer `queues`".to_owned()),
             };
             match taken {
@@ -433,11 +385,11 @@ impl Switch {
                 }
             }
         }
-        placement.list_senders(port, &senders);
+        placement.list_senders(port);
         self.publish(placement);
         // Only now that everybody knows where to send the answers.
-        for at in attached {
-            self.workers[usize::from(at.worker)].visit(usize::from(at.slot));
+        for (at, worker) in attached {
+            worker.visit(usize::from(at.slot));
         }
         Ok(())
     }
@@ -477,7 +429,7 @@ impl nic::Host for Switch {
 
     fn change(&self, port: u16, change: &mut dyn FnMut() -> Vec<Queue>) -> Result<(), String> {
         let mut placement = self.placement();
-        placement.list_senders(port, &[]);
+        placement.send_no_more(port);
         self.publish(&placement);
         self.take_back(&mut placement, port);
         self.hand_out(&mut placement, port, change())
@@ -485,7 +437,7 @@ impl nic::Host for Switch {
 
     fn detach(&self, port: u16) {
         let mut placement = self.placement();
-        placement.list_senders(port, &[]);
+        placement.send_no_more(port);
         self.publish(&placement);
         self.take_back(&mut placement, port);
         drop(placement);
@@ -504,11 +456,12 @@ impl PairHost for Switch {
             (None, true) => PairUse::Drained,
         };
         let Some(at) = placement.place(id, use_) else { return false };
-        self.workers[usize::from(at.worker)].attach(usize::from(at.slot), pair);
+        let Some(worker) = self.worker(at.worker) else { return false };
+        worker.attach(usize::from(at.slot), pair);
         placement.list_receivers(id.port);
         self.publish(&placement);
         // Only now that everybody knows where the guest is: the first frame that it sends can be answered.
-        self.workers[usize::from(at.worker)].visit(usize::from(at.slot));
+        worker.visit(usize::from(at.slot));
         true
     }
 
@@ -517,45 +470,22 @@ impl PairHost for Switch {
         let Placed { at, .. } = placement.pairs.remove(&id)?;
         placement.list_receivers(id.port);
         self.publish(&placement);
-        placement.taken[usize::from(at.worker)][usize::from(at.slot)] = false;
-        self.workers[usize::from(at.worker)].detach(usize::from(at.slot))
+        let pair = self.worker(at.worker).and_then(|worker| worker.detach(usize::from(at.slot)));
+        placement.free(at);
+        pair
     }
 
     fn set_notifier(&self, id: PairId, ring: Direction, notifier: Notifier, fd: Option<Eventfd>) {
         let placement = self.placement();
-        if let Some(Placed { at, .. }) = placement.pairs.get(&id) {
-            self.workers[usize::from(at.worker)].set_notifier(usize::from(at.slot), ring, notifier, fd);
+        if let Some(Placed { at, .. }) = placement.pairs.get(&id)
+            && let Some(worker) = self.worker(at.worker)
+        {
+            worker.set_notifier(usize::from(at.slot), ring, notifier, fd);
         }
     }
 
     fn forget(&self, port: u16) {
+        self.placement().forget_flows(port);
         self.flush(port);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Pairs that are of no use take a quarter of the slots, and no more, however many there are.
-    #[test]
-    fn disabled_pairs_leave_slots_for_others() {
-        let slots = Worker::slots();
-        let mut placement = Placement { taken: vec![vec![false; slots]; 2], ..Placement::default() };
-        let ids = |port: u16| (0..).map(move |pair| PairId { port: port + pair / 128, index: pair % 128 });
-        let mut place =
-            |port, use_| ids(port).take(2 * slots).filter(|&id| placement.place(id, use_).is_some()).count();
-        assert_eq!(place(0, PairUse::Drained), 2 * drained_max());
-        assert_eq!(place(1000, PairUse::Receives), 2 * (slots - drained_max()));
-        assert_eq!(place(2000, PairUse::Sends), 0);
-        // A slot that comes free is for anybody.
-        let pairs = placement.pairs.clone();
-        for (id, pair) in pairs.iter().filter(|(_, pair)| pair.use_ == PairUse::Receives) {
-            placement.pairs.remove(id);
-            placement.taken[usize::from(pair.at.worker)][usize::from(pair.at.slot)] = false;
-        }
-        let full = PairId { port: 3000, index: 0 };
-        assert_eq!(placement.place(full, PairUse::Drained), None);
-        assert!(placement.place(full, PairUse::Sends).is_some());
     }
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::{LOAD_CPU, SWITCH_CPU, assert_balances, count, port_says};
 use ringway_testbed::{
-    Forward, Memory, Ringway, TempDir, Testpmd, Topology, VirtioUser, read_pcap, scratch_dir, wait_for, write_pcap,
+    Forward, Memory, Ringway, TempDir, Testpmd, Topology, VirtioUser, read_pcap, scratch_dir, two_workers, wait_for,
+    write_pcap,
 };
 
 /// Frames that a sender has under way at most. What waits in the receiver's ring is then fewer than the smallest ring has
@@ -294,11 +295,12 @@ impl Scene {
             assert_eq!(of("port_receive_bytes_total", &[("port", port)]), wire.bytes(), "{port}");
         }
         assert_eq!(of("dropped_packets_total", &[]), 0);
-        // One copy of each payload byte, no more and no less.
+        // One copy of each payload byte, no more and no less; two from one worker to another.
         let bytes: u64 = self.wires.iter().map(Wire::bytes).sum();
+        let (path, copies) = if two_workers() { ("hand_off", 2) } else { ("guest_to_guest", 1) };
         assert_eq!(of("forwarded_bytes_total", &[]), bytes);
-        assert_eq!(of("copied_bytes_total", &[("path", "guest_to_guest")]), bytes);
-        assert_eq!(of("copied_bytes_total", &[]), bytes);
+        assert_eq!(of("copied_bytes_total", &[("path", path)]), bytes * copies);
+        assert_eq!(of("copied_bytes_total", &[]), bytes * copies);
         assert_eq!(of("queue_broken", &[]), 0);
         assert_balances(&self.ringway);
     }

@@ -12,6 +12,7 @@ use ringway::guest::PairId;
 use ringway::nic::double::{SentFrame, Wire};
 use ringway::nic::{Host, Port, Received, Target, TxFlags};
 use ringway::packet::Abilities;
+use ringway::switch::QueueRef;
 use ringway_config::{IpPrefix, PortPolicy, RateLimit, RateUnit, Vlan, VlanSet};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::front_end::feature;
@@ -87,7 +88,7 @@ fn a_frame_from_nic_to_nic_is_moved_whatever_its_pieces() {
         assert_eq!((&sent[0].bytes, sent[0].segments), (&bytes, len.div_ceil(cut)), "{len} bytes");
         assert_eq!(sent[0].asked, TxFlags::NONE);
     }
-    let counters = &net.switch.workers[0].counters;
+    let counters = &net.switch.workers()[0].counters;
     assert_eq!(counters.nic_to_nic.forwarded_bytes.get(), 2 * 60 + 60 + 1514 + 9014 + 1514);
     assert_eq!(counters.nic_to_nic.copied_bytes.get(), 60, "the first one was flooded");
     assert_eq!((one.wire.mbufs(), two.dropped(DropReason::NicQueueFull)), (0, 0), "every mbuf came back");
@@ -177,7 +178,7 @@ fn stations_are_led_to_the_worker_of_their_guest() {
         introduce(&mut plugged);
         let mut targets = net.switch.targets(net.switch.nics[0].id);
         targets.sort_unstable();
-        let worker = |port| net.switch.worker_of(PairId { port, index: 0 }).unwrap();
+        let worker = |port| net.switch.worker_of(QueueRef::Pair(PairId { port, index: 0 })).unwrap();
         let expected = |port: u16| tag.map(|tag| Target { mac: mac(port + 1), tag, worker: worker(port) });
         assert_eq!(targets, [0, 1].into_iter().filter_map(expected).collect::<Vec<_>>(), "{guest:?} {nic:?}");
         // A guest that has gone is led nowhere.

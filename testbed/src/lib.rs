@@ -46,7 +46,7 @@ pub use namespace::{Cable, Namespace};
 pub use ovs::{Ovs, OvsBuilder};
 pub use pcap::{read_pcap, write_pcap};
 pub use process::{Process, Signal, Spawn};
-pub use ringway::{Ringway, RingwayBuilder};
+pub use ringway::{Ringway, RingwayBuilder, two_workers};
 pub use tempfile::TempDir;
 pub use testpmd::{
     Forward, ForwardStats, Memory, PortForward, PortStats, Testpmd, TestpmdBuilder, Topology, VhostPort, VirtioUser,

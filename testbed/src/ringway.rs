@@ -1,5 +1,6 @@
 //! Ringway itself, with a configuration, a control socket and a metrics port of its own.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
@@ -18,6 +19,12 @@ use crate::{Metrics, Process, Spawn, ringway_binary, wait_for};
 const READY: Duration = Duration::from_secs(20);
 /// Between a change of a guest and its being seen by the switch.
 const SETTLED: Duration = Duration::from_secs(20);
+
+/// Whether switches that would have one worker are to have two, on CPUs 0 and 1: if RINGWAY_TWO_WORKERS is set. So every test can
+/// be run both ways.
+pub fn two_workers() -> bool {
+    env::var_os("RINGWAY_TWO_WORKERS").is_some()
+}
 
 /// What to start. Made by [`Ringway::builder`].
 #[derive(Debug, Clone)]
@@ -38,9 +45,12 @@ impl RingwayBuilder {
         self
     }
 
-    /// Confines the whole process, its one worker above all, to a CPU.
+    /// Confines the whole process, its one worker above all, to a CPU; unless [`two_workers`] are asked for.
     #[must_use]
     pub fn cpu(mut self, cpu: usize) -> Self {
+        if two_workers() {
+            return self.toml("[workers]\ncpus = [0, 1]");
+        }
         self.cpu = Some(cpu);
         let _ = writeln!(self.tables, "[workers]\ncpus = [{cpu}]");
         self

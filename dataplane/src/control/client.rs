@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{PortCommand, View};
+use super::{Order, PortCommand, View};
 
 /// A switch answers at once; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +49,11 @@ impl Client {
     pub fn act(&mut self, command: PortCommand, port: &str) -> anyhow::Result<Value> {
         self.stream.get_ref().set_read_timeout(Some(NIC_PATIENCE))?;
         self.call(command.method(), &json!({ "name": port }))
+    }
+
+    /// Has the switch do something with its workers.
+    pub fn order(&mut self, order: &Order) -> anyhow::Result<Value> {
+        self.call(order.method(), &order.parameters())
     }
 
     fn call(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {

@@ -1,9 +1,10 @@
 //! Asking a running switch: JSON-RPC 2.0, one message a line, over a Unix socket. The same binary is the client.
 //!
-//! `server` and `client` are the two ends; `view` is what can be asked for, `show` answers it, `table` prints it for people; `port` is
-//! what can be done.
+//! `server` and `client` are the two ends; `view` is what can be asked for, `show` answers it, `table` prints it for people; `port`
+//! and `order` are what can be done, with NICs and with workers.
 
 mod client;
+mod order;
 mod port;
 mod server;
 mod show;
@@ -11,6 +12,7 @@ mod table;
 mod view;
 
 pub use client::Client;
+pub use order::Order;
 pub use port::PortCommand;
 pub use server::Server;
 pub use view::View;

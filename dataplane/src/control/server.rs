@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::port::{Refusal, act};
 use super::show::show;
-use super::{PortCommand, View};
+use super::{Order, PortCommand, View};
 use crate::socket::{ListenError, SocketFile};
 use crate::switch::Switch;
 
@@ -125,8 +125,15 @@ fn answer(switch: &Switch, line: &[u8]) -> Option<Value> {
             Err(Refusal::Parameters(why)) => return Some(error(id, INVALID_PARAMS, &why)),
             Err(Refusal::NotDone(why)) => return Some(error(id, NOT_DONE, &why)),
         }
+    } else if let Some(order) = Order::of(method, &request["params"]) {
+        match order.map(|order| order.obey(switch)) {
+            Ok(Ok(result)) => result,
+            Err(why) => return Some(error(id, INVALID_PARAMS, &why)),
+            Ok(Err(why)) => return Some(error(id, NOT_DONE, &why)),
+        }
     } else {
-        let known = [&View::ALL.map(View::method)[..], &PortCommand::ALL.map(PortCommand::method)].concat().join(", ");
+        let commands = PortCommand::ALL.map(PortCommand::method);
+        let known = [&View::ALL.map(View::method)[..], &commands, &Order::METHODS].concat().join(", ");
         return Some(error(id, METHOD_NOT_FOUND, &format!("there is no method {method}; there are {known}")));
     };
     Some(json!({"jsonrpc": "2.0", "id": id, "result": result}))

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::View;
 use crate::account::{DropCounters, DropReason};
 use crate::flow::Action;
-use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX};
-use crate::nic;
+use crate::guest::{Features, PairCounters, PairId, Port, PortState, QUEUE_PAIRS_MAX, SparePair};
+use crate::nic::{self, QueueId};
 use crate::packet::MacAddress;
-use crate::switch::Switch;
+use crate::switch::{QueueRef, Switch};
 use crate::worker::Mode;
 
 /// The view as an array of objects.
@@ -43,8 +43,11 @@ fn ports(switch: &Switch) -> Value {
             "state": port.state().as_str(),
             "ring": ring(port),
             "features": port.negotiated().names(),
-            "pairs_offered": QUEUE_PAIRS_MAX,
+            "pairs_max": QUEUE_PAIRS_MAX,
+            "pairs_offered": port.pairs_offered(),
             "pairs_enabled": port.running().len(),
+            "pairs": pairs(port),
+            "idle": idle(port),
             "receive_packets": sum(|pair| pair.received.packets.get()),
             "receive_bytes": sum(|pair| pair.received.bytes.get()),
             "transmit_packets": sum(|pair| pair.transmitted.packets.get()),
@@ -110,8 +113,8 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
         "speed_mbit_per_second": port.link.mbit_per_second(),
         "rx_queues": rx,
         "tx_queues": tx,
-        "workers": switch.workers.len(),
-        "workers_handing_off": if tx == 0 { 0 } else { switch.workers.len().saturating_sub(tx.into()) },
+        "workers": switch.workers().len(),
+        "workers_handing_off": if tx == 0 { 0 } else { switch.workers().len().saturating_sub(tx.into()) },
         "steering": info.as_ref().map(|info| info.steering),
         "flow_rules": flow_rules,
         "flow_rules_refused": flow_rules_refused,
@@ -123,6 +126,33 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
         "dropped": dropped,
         "last_error": port.last_error(),
     })
+}
+
+/// How many of a guest's pairs are in use, and what to do about the others; null without a front end.
+fn pairs(port: &Port) -> Option<String> {
+    let (offered, enabled) = (usize::from(port.pairs_offered()), port.running().len());
+    let says = if enabled == 0 || enabled >= offered {
+        return (offered != 0).then(|| format!("{offered} offered, {enabled} enabled"));
+    } else if port.negotiated().contains(Features::MQ) {
+        format!("ethtool -L eth0 combined {offered}")
+    } else {
+        "its driver did not take VIRTIO_NET_F_MQ".to_owned()
+    };
+    Some(format!("{offered} offered, {enabled} enabled by the guest: {says}"))
+}
+
+/// What lies idle with pairs that the guest does not use.
+fn idle(port: &Port) -> Value {
+    let one = |pair: SparePair| {
+        json!({
+            "queue": format!("{}/{}", port.name, pair.index),
+            "msix_vectors": pair.vectors(),
+            "ring_bytes": pair.ring_bytes,
+            "receive_buffers": pair.buffers,
+            "receive_buffer_bytes": pair.buffer_bytes,
+        })
+    };
+    port.spare().into_iter().map(one).collect()
 }
 
 /// Of a bond its members: those of the configuration, while nobody looks after them.
@@ -165,11 +195,11 @@ fn queues(switch: &Switch) -> Value {
         let running: BTreeMap<_, _> = port.running().into_iter().collect();
         for (index, pair) in port.pairs() {
             let info = running.get(&index);
-            let worker = switch.worker_of(PairId { port: port.id, index });
+            let worker = switch.worker_of(QueueRef::Pair(PairId { port: port.id, index }));
             queues.push(json!({
                 "queue": format!("{}/{index}", port.name),
                 "worker": worker,
-                "cpu": worker.and_then(|worker| Some(switch.workers.get(usize::from(worker))?.cpu)),
+                "cpu": worker.and_then(|worker| Some(switch.worker(worker)?.cpu)),
                 "ring": info.map_or("none", |info| if info.packed { "packed" } else { "split" }),
                 "size_receive": info.map_or(0, |info| info.receiveq_size),
                 "size_transmit": info.map_or(0, |info| info.transmitq_size),
@@ -188,11 +218,12 @@ fn queues(switch: &Switch) -> Value {
     for port in &switch.nics {
         let info = port.info().unwrap_or_default();
         for (index, queue) in port.queues() {
+            let worker = switch.worker_of(QueueRef::Nic(QueueId { port: port.id, index }));
             let size = |queues, descriptors| if index < queues { descriptors } else { 0 };
             queues.push(json!({
                 "queue": format!("{}/{index}", port.name),
-                "worker": usize::from(index) % switch.workers.len().max(1),
-                "cpu": switch.workers.get(usize::from(index) % switch.workers.len().max(1)).map(|worker| worker.cpu),
+                "worker": worker,
+                "cpu": worker.and_then(|worker| Some(switch.worker(worker)?.cpu)),
                 "ring": "nic",
                 "size_receive": size(info.rx_queues, info.rx_descriptors),
                 "size_transmit": size(info.tx_queues, info.tx_descriptors),
@@ -235,7 +266,7 @@ fn macs(switch: &Switch) -> Value {
 fn flows(switch: &Switch) -> Value {
     let now = switch.now();
     let mut flows = Vec::new();
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         worker.flows.for_each(|flow| {
             let verdict = flow.value;
             // A verdict that no longer holds is decided anew with the next frame; until then it is not a flow.
@@ -261,29 +292,21 @@ fn flows(switch: &Switch) -> Value {
 
 fn workers(switch: &Switch) -> Value {
     let rate = switch.clock.ticks_per_second();
-    let worker = |worker: &crate::worker::Worker| {
+    let worker = |worker: &std::sync::Arc<crate::worker::Worker>| {
         let seconds = |mode| worker.counters.ticks(mode) as f64 / rate;
-        let queues: Vec<_> = switch
-            .ports
-            .iter()
-            .flat_map(|port| port.running().into_iter().map(move |(index, _)| (port, index)))
-            .filter(|(port, index)| switch.worker_of(PairId { port: port.id, index: *index }) == Some(worker.number))
-            .map(|(port, index)| format!("{}/{index}", port.name))
-            .chain(switch.nics.iter().flat_map(|port| {
-                let of = port.queues_of(worker.number, switch.workers.len());
-                of.map(move |index| format!("{}/{index}", port.name))
-            }))
-            .collect();
+        let queues = switch.queues_of(worker.number);
         json!({
             "worker": worker.number,
             "cpu": worker.cpu,
             "busy_seconds": seconds(Mode::Busy),
             "idle_seconds": seconds(Mode::Idle),
             "sleep_seconds": seconds(Mode::Sleep),
+            "rings_armed": worker.counters.rings().0,
+            "rings_polled": worker.counters.rings().1,
             "flows": worker.flows.entries(),
             "flow_capacity": worker.flows.capacity(),
             "queues": queues,
         })
     };
-    switch.workers.iter().map(worker).collect()
+    switch.workers().iter().map(worker).collect()
 }

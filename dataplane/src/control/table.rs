@@ -139,9 +139,26 @@ fn drops(maps: &[&Value]) -> String {
 
 fn trouble(row: &Value) -> String {
     match list(&row["broken_queues"]).as_str() {
+        "-" if row["last_error"].is_null() => unused(row),
         "-" => text(&row["last_error"]),
         broken => format!("broken {broken}"),
     }
+}
+
+/// What a guest does not use, and how it would.
+fn unused(row: &Value) -> String {
+    let idle = row["idle"].as_array().map_or(&[][..], Vec::as_slice);
+    let vectors: Vec<u64> =
+        idle.iter().flat_map(|pair| pair["msix_vectors"].as_array()).flatten().filter_map(Value::as_u64).collect();
+    let (Some(first), Some(last)) = (vectors.first(), vectors.last()) else { return "-".to_owned() };
+    let of = |key: &str| idle.iter().filter_map(|pair| pair[key].as_u64()).sum::<u64>();
+    let kib = (of("ring_bytes") + of("receive_buffer_bytes")).div_ceil(1024);
+    let which = if last - first + 1 == vectors.len() as u64 {
+        format!("{first} to {last}")
+    } else {
+        vectors.iter().map(u64::to_string).collect::<Vec<_>>().join(" ")
+    };
+    format!("{}; idle: MSI-X vectors {which}, {kib} KiB of the guest's memory", text(&row["pairs"]))
 }
 
 fn layout(rows: &[Vec<String>]) -> String {

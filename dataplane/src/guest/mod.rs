@@ -2,7 +2,7 @@
 //!
 //! `client` and `server` are the two ways to a front end, `connection` is one that is there; `session` speaks the protocol
 //! and owns what the front end has said; `memory` maps what it shares, of which a `segment` can be touched; `ring` takes and
-//! gives back descriptor chains; `pair` is what a worker owns, two rings and their counters; `frame` is what is read of
+//! gives back descriptor chains; `pair` is what a worker owns, two rings and their counters; `spare` is what lies idle of it, `frame` is what is read of
 //! a frame, and `deliver` is the one copy, with `finish` for what is to be done to a frame under way. Nothing here knows of
 //! bridges, flows or NICs, and nothing that a guest wrote is read outside `segment` and `ring`.
 
@@ -25,6 +25,7 @@ mod segment;
 mod server;
 mod session;
 mod sigbus;
+mod spare;
 mod watch;
 
 pub use client::Client;
@@ -39,4 +40,5 @@ pub use pair::{Notifier, Owed, PairCounters, PairId, QueuePair};
 pub use port::{PairHost, PairInfo, Port, PortState, QUEUE_PAIRS_MAX};
 pub use server::Server;
 pub use session::Session;
+pub use spare::SparePair;
 pub use watch::Watch;

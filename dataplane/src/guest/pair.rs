@@ -97,6 +97,8 @@ pub struct QueuePair {
     pub flood_begun: Option<u16>,
     /// The worker's slot to which its last burst went; a guess at where the next one goes.
     pub last_receiver: u16,
+    /// The guest is asked to kick, and its worker does not look at the transmitq until it does.
+    pub is_armed: bool,
     /// Rings that published since their guest was last interrupted.
     pub owed: Owed,
 }

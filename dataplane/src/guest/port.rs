@@ -3,7 +3,7 @@
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use super::memory::GuestMemory;
 use super::notifier::{Eventfd, Offence};
 use super::pair::{Notifier, PairCounters, PairId, QueuePair};
 use super::ring::{Direction, RingFault};
+use super::spare::SparePair;
 
 /// Queue pairs that a port offers: what GET_QUEUE_NUM answers. A QEMU that asks for more never boots.
 pub const QUEUE_PAIRS_MAX: u16 = 128;
@@ -100,6 +101,8 @@ pub struct Port {
     last_error: Mutex<Option<String>>,
     counters: Box<[OnceLock<Arc<PairCounters>>]>,
     running: Mutex<Vec<(u16, PairInfo)>>,
+    pairs: AtomicU16,
+    spare: Mutex<Vec<SparePair>>,
     link: Mutex<Link>,
 }
 
@@ -129,6 +132,8 @@ impl Port {
             last_error: Mutex::new(None),
             counters: (0..QUEUE_PAIRS_MAX).map(|_| OnceLock::new()).collect(),
             running: Mutex::new(Vec::new()),
+            pairs: AtomicU16::new(0),
+            spare: Mutex::default(),
             link: Mutex::default(),
         }
     }
@@ -184,6 +189,30 @@ impl Port {
     #[must_use]
     pub fn running(&self) -> Vec<(u16, PairInfo)> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Pairs that the front end offers to the guest: as many as it has spoken of.
+    #[must_use]
+    pub fn pairs_offered(&self) -> u16 {
+        self.pairs.load(Ordering::Relaxed)
+    }
+
+    /// Pairs that are set up and that the guest does not use, and what lies idle with them.
+    #[must_use]
+    pub fn spare(&self) -> Vec<SparePair> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_pairs_offered(&self, pairs: usize) {
+        self.pairs.store(pairs as u16, Ordering::Relaxed);
+    }
+
+    /// Notes that pair `index` is spare, or not.
+    pub(super) fn set_spare(&self, index: u16, pair: Option<SparePair>) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.retain(|other| other.index != index);
+        spare.extend(pair);
+        spare.sort_by_key(|pair| pair.index);
     }
 
     /// After a connection: waits as long as the next one has to. A port whose front end held a worker up is shut a while; one

@@ -5,7 +5,7 @@ use prometheus::proto::MetricFamily;
 use super::families::Families;
 use crate::account::{DropCounters, DropReason, Service, Traffic};
 use crate::guest::ring::RingFault;
-use crate::guest::{Features, PairCounters, Port, PortState, QUEUE_PAIRS_MAX};
+use crate::guest::{Features, PairCounters, Port, PortState};
 use crate::nic;
 use crate::switch::Switch;
 use crate::worker::{Mode, PathCounters, WorkerCounters};
@@ -29,7 +29,7 @@ pub fn collect(switch: &Switch) -> Vec<MetricFamily> {
 fn workers(switch: &Switch, families: &mut Families) {
     let rate = switch.clock.ticks_per_second();
     let each = |family: &mut super::families::Family<'_>, value: &dyn Fn(&WorkerCounters, Mode) -> f64| {
-        for worker in &switch.workers {
+        for worker in switch.tallies() {
             let (number, cpu) = (worker.number.to_string(), worker.cpu.to_string());
             for mode in Mode::ALL {
                 let labels = [("worker", &*number), ("cpu", &*cpu), ("mode", mode.as_str())];
@@ -47,8 +47,23 @@ fn workers(switch: &Switch, families: &mut Families) {
     each(&mut families.counter("worker_iterations_total", "Loop iterations by what they did."), &|counters, mode| {
         counters.iterations(mode) as f64
     });
+    let mut rings = families.gauge(
+        "worker_rings",
+        "Transmitqs at which a worker looks (polled), and those at which it does not until their guests kick (armed).",
+    );
+    for worker in &switch.workers() {
+        let (number, cpu) = (worker.number.to_string(), worker.cpu.to_string());
+        let (armed, polled) = worker.counters.rings();
+        for (state, count) in [("armed", armed), ("polled", polled)] {
+            rings.add(&[("worker", &*number), ("cpu", &*cpu), ("state", state)], f64::from(count));
+        }
+    }
+    drop(rings);
+    families
+        .counter("queue_moves_total", "Times that a queue went from one worker to another.")
+        .add(&[], switch.moves() as f64);
     let sum = |of: &dyn Fn(&WorkerCounters) -> u64| {
-        switch.workers.iter().map(|worker| of(&worker.counters)).sum::<u64>() as f64
+        switch.tallies().iter().map(|worker| of(&worker.counters)).sum::<u64>() as f64
     };
     families
         .counter("extra_copies_packets_total", "Copies beyond the first of frames that were flooded.")
@@ -241,7 +256,7 @@ fn vhost(switch: &Switch, families: &mut Families) {
     drop(info);
     let mut pairs = families.gauge("vhost_queue_pairs", "Queue pairs offered to the guest, and enabled by it.");
     for port in &switch.ports {
-        pairs.add(&[("port", &port.name), ("kind", "offered")], f64::from(QUEUE_PAIRS_MAX));
+        pairs.add(&[("port", &port.name), ("kind", "offered")], f64::from(port.pairs_offered()));
         pairs.add(&[("port", &port.name), ("kind", "enabled")], port.running().len() as f64);
     }
 }
@@ -357,23 +372,23 @@ fn tables(switch: &Switch, families: &mut Families) {
         )
         .add(&[], macs.no_room() as f64);
     let mut flows = families.gauge("flow_entries", "Flows cached.");
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         flows.add(&[("worker", &worker.number.to_string())], worker.flows.entries() as f64);
     }
     drop(flows);
     let mut capacity = families.gauge("flow_capacity", "Flows that there is room for.");
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         capacity.add(&[("worker", &worker.number.to_string())], worker.flows.capacity() as f64);
     }
     drop(capacity);
     let mut evictions = families.counter("flow_evictions_total", "Flows given up for others, for want of room.");
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         evictions.add(&[("worker", &worker.number.to_string())], worker.flows.evictions() as f64);
     }
     drop(evictions);
     let mut refused = families
         .counter("flow_inserts_refused_total", "Flows not cached because readers of the table held all spare entries.");
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         refused.add(&[("worker", &worker.number.to_string())], worker.flows.refused() as f64);
     }
     drop(refused);
@@ -381,13 +396,13 @@ fn tables(switch: &Switch, families: &mut Families) {
         "flow_table_huge_pages",
         "Whether the flow table is in huge pages; 0 is a warning: lookups are slower, for want of free huge pages.",
     );
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         let in_huge = u64::from(worker.flows.in_huge_pages());
         huge.add(&[("worker", &worker.number.to_string())], in_huge as f64);
     }
     drop(huge);
     let mut lookups = families.counter("flow_lookups_total", "Frames looked up in the flow table.");
-    for worker in &switch.workers {
+    for worker in &switch.workers() {
         let (number, counters) = (worker.number.to_string(), &worker.counters);
         lookups.add(&[("worker", &number), ("result", "hit")], counters.flow_hits.get() as f64);
         lookups.add(&[("worker", &number), ("result", "miss")], counters.flow_misses.get() as f64);

@@ -164,7 +164,7 @@ impl Drop for Registered {
 }
 
 /// Makes the calling thread one that DPDK knows, until it ends: with caches of its own in front of mempools.
-pub(super) fn register_thread() -> Result<(), String> {
+pub(crate) fn register_thread() -> Result<(), String> {
     REGISTERED.with_borrow_mut(|registered| {
         if registered.is_none() {
             // SAFETY: EAL runs: there is a queue of one of its ports.

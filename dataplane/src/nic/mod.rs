@@ -21,6 +21,7 @@ mod port;
 mod queue;
 mod steering;
 
+pub(crate) use eal::register_thread;
 pub use keeper::{Action, Host, Keeper, NotDone, Orders};
 pub use mbuf::{Mbuf, Mbufs, Received};
 pub use mempool::PoolUse;

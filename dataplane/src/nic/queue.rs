@@ -73,9 +73,13 @@ impl Queue {
     /// # Errors
     /// When DPDK has no place for one more thread.
     pub fn register_thread(&self) -> Result<(), String> {
-        let is_double =
-            self.rx.as_ref().is_some_and(RxQueue::is_double) || self.tx.as_ref().is_some_and(TxQueue::is_double);
-        if is_double { Ok(()) } else { register_thread() }
+        if self.is_double() { Ok(()) } else { register_thread() }
+    }
+
+    /// Whether no DPDK is behind it.
+    #[must_use]
+    pub fn is_double(&self) -> bool {
+        self.rx.as_ref().is_some_and(RxQueue::is_double) || self.tx.as_ref().is_some_and(TxQueue::is_double)
     }
 }
 

@@ -8,7 +8,7 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
 
-/// A number that is equal for all frames of one flow.
+/// A number that is equal for all frames of one flow, in both directions: what a guest sends and what it is answered.
 ///
 /// Fragments hash by their addresses only, so that all pieces of a datagram meet in one queue; what
 /// is not IP hashes by its MAC addresses. Not keyed: the worst a guest can do by choosing its ports is
@@ -22,44 +22,59 @@ pub fn spread_hash(frame: &[u8]) -> u32 {
         ETHERTYPE_IPV6 => ipv6(l3),
         _ => None,
     };
-    let hash = hash.unwrap_or_else(|| mix(0, frame.get(..12).unwrap_or(&[])));
-    // The low bits pick the queue; fold the well mixed high half into them.
+    let hash = hash.unwrap_or_else(|| both(word(frame.get(..6)), word(frame.get(6..12))));
     (hash ^ (hash >> 32)) as u32
 }
 
 fn ipv4(l3: &[u8]) -> Option<u64> {
-    let hash = mix(4, l3.get(12..20)?);
+    let (source, destination) = (l3.get(12..16)?, l3.get(16..20)?);
     let header_len = usize::from(l3[0] & 0x0f) * 4;
     let fragment = be16(l3, 6)? & 0x3fff != 0; // offset or more-fragments
     let packet = l3.get(..usize::from(be16(l3, 2)?)).unwrap_or(l3);
-    Some(if fragment { hash } else { with_ports(hash, l3[9], packet, header_len) })
+    let [from, to] = if fragment { [0; 2] } else { ports(l3[9], packet, header_len) };
+    Some(both(mix(from, word(Some(source))), mix(to, word(Some(destination)))))
 }
 
 fn ipv6(l3: &[u8]) -> Option<u64> {
-    let hash = mix(6, l3.get(8..40)?);
+    let end =
+        |at: usize, port| Some(mix(mix(port, word(Some(l3.get(at..at + 8)?))), word(Some(l3.get(at + 8..at + 16)?))));
+    // Extension headers end the walk: the addresses alone must do then.
     let packet = match usize::from(be16(l3, 4)?) {
         0 => l3, // a jumbo packet's length is in an option
         payload => l3.get(..40 + payload).unwrap_or(l3),
     };
-    // Extension headers end the walk: the addresses alone must do then.
-    Some(with_ports(hash, l3[6], packet, 40))
+    let [from, to] = ports(*l3.get(6)?, packet, 40);
+    Some(both(end(8, from)?, end(24, to)?))
 }
 
-/// What lies behind the packet is padding, and no ports.
-fn with_ports(hash: u64, protocol: u8, packet: &[u8], header_len: usize) -> u64 {
-    match packet.get(header_len..header_len + 4) {
-        Some(ports) if matches!(protocol, TCP | UDP | SCTP) => mix(hash, ports),
-        _ => hash,
+/// Source and destination port, each with the protocol; the protocol alone where there are none. What lies behind the packet is
+/// padding, and no ports.
+fn ports(protocol: u8, packet: &[u8], header_len: usize) -> [u64; 2] {
+    let [from, to] = match protocol {
+        TCP | UDP | SCTP => [be16(packet, header_len), be16(packet, header_len + 2)].map(Option::unwrap_or_default),
+        _ => [0; 2],
+    };
+    [from, to].map(|port| u64::from(protocol) << 16 | u64::from(port))
+}
+
+/// Up to eight bytes.
+fn word(bytes: Option<&[u8]>) -> u64 {
+    let mut word = [0; 8];
+    for (to, from) in word.iter_mut().zip(bytes.unwrap_or_default()) {
+        *to = *from;
     }
+    u64::from_le_bytes(word)
 }
 
-fn mix(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(seed, |hash, chunk| {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        let product = u128::from(hash ^ u64::from_le_bytes(word) ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
-        (product as u64) ^ ((product >> 64) as u64)
-    })
+/// One end and the other, whichever is the source.
+fn both(one: u64, other: u64) -> u64 {
+    let [one, other] = [one, other].map(|end| mix(1, end));
+    mix(one ^ other, one.wrapping_add(other))
+}
+
+fn mix(hash: u64, word: u64) -> u64 {
+    let product = u128::from(hash ^ 0x9e37_79b9_7f4a_7c15) * u128::from(word ^ 0xd6e8_feb8_6659_fd93);
+    (product as u64) ^ ((product >> 64) as u64)
 }
 
 #[cfg(test)]
@@ -85,6 +100,40 @@ mod tests {
             queues[hash as usize % 4] += 1;
         }
         assert!(queues.iter().all(|&count| count > 200), "{queues:?}");
+    }
+
+    #[test]
+    fn a_flow_and_its_answers_are_one() {
+        type Ends = (u8, u16);
+        let v4 = |from: Ends, to: Ends| {
+            let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, from.0], [10, 0, 0, to.0], 64);
+            let mut frame = Vec::new();
+            ip.tcp(from.1, to.1, 1, 2).write(&mut frame, b"x").unwrap();
+            frame
+        };
+        let v6 = |from: Ends, to: Ends| {
+            let ip = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv6([from.0; 16], [to.0; 16], 64);
+            let mut frame = Vec::new();
+            ip.udp(from.1, to.1).write(&mut frame, b"x").unwrap();
+            frame
+        };
+        let mut hashes = std::collections::HashSet::new();
+        for port in 0..1000 {
+            let (one, other) = ((1, 1024 + port), (2, 80));
+            for make in [&v4 as &dyn Fn(Ends, Ends) -> Vec<u8>, &v6] {
+                let hash = spread_hash(&make(one, other));
+                assert_eq!(hash, spread_hash(&make(other, one)));
+                // Ports belong to their ends.
+                assert_ne!(hash, spread_hash(&make((1, 80), (2, 1024 + port))));
+                hashes.insert(hash);
+            }
+        }
+        assert!(hashes.len() >= 1999, "{} of 2000 are distinct", hashes.len());
+        let arp = |from: u8, to: u8| [&[to; 6][..], &[from; 6], &[8, 6], &[0; 46]].concat();
+        assert_eq!(spread_hash(&arp(3, 5)), spread_hash(&arp(5, 3)));
+        assert_ne!(spread_hash(&arp(3, 5)), spread_hash(&arp(3, 6)));
+        // A station with itself: not all such are one flow.
+        assert_ne!(spread_hash(&arp(3, 3)), spread_hash(&arp(5, 5)));
     }
 
     #[test]

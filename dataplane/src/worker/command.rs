@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::queue::ArrayQueue;
 use rustix::event::EventfdFlags;
 
+use super::links::Link;
 use super::topology::Topology;
 use crate::guest::ring::Direction;
 use crate::guest::{Eventfd, Notifier, QueuePair};
@@ -21,17 +22,28 @@ const COMMANDS_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Command {
     /// Own this pair, and deliver to it; take nothing from it yet.
-    Attach { slot: usize, pair: Box<QueuePair>, done: Sender<()> },
+    /// The answer is what it kept frames in for the pair, if it was told to expect it.
+    Attach { slot: usize, pair: Box<QueuePair>, done: Sender<Option<Link>> },
     /// Take from the pair or NIC queue in this slot, too: every worker knows where to deliver what its guest is answered.
     Visit { slot: usize, done: Sender<()> },
     /// Use this eventfd for a ring of the pair in this slot; the answer is the one before.
     Notifier { slot: usize, ring: Direction, notifier: Notifier, fd: Option<Eventfd>, done: Sender<Option<Eventfd>> },
     /// Own this NIC queue, and send by it; take nothing from it yet. The answer may be why not.
-    AttachNic { slot: usize, queue: Box<Queue>, done: Sender<Result<(), String>> },
+    AttachNic { slot: usize, queue: Box<Queue>, done: Sender<Result<Option<Link>, String>> },
+    /// Be a thread that may own NIC queues.
+    RegisterNics { done: Sender<Result<(), String>> },
     /// Give it back.
     DetachNic { slot: usize, done: Sender<Option<Box<Queue>>> },
     /// Give it back.
     Detach { slot: usize, done: Sender<Option<Box<QueuePair>>> },
+    /// A pair or NIC queue is going to move into this slot: keep what is handed over for it, by others and by oneself.
+    Expect { slot: usize, link: Box<Link>, done: Sender<()> },
+    /// There is another worker.
+    Link { worker: u16, link: Box<Link>, done: Sender<()> },
+    /// There is not any more.
+    Unlink { worker: u16, done: Sender<Option<Link>> },
+    /// Deliver what other workers have handed over until now.
+    Flush { done: Sender<()> },
     /// Look at this table from now on; the answer is the old one.
     Topology { topology: Arc<Topology>, done: Sender<Arc<Topology>> },
     /// End.
@@ -54,9 +66,14 @@ impl Mailbox {
 
     /// Asks and waits for the answer; `None` if the worker ends meanwhile.
     pub(super) fn ask<A>(&self, command: impl FnOnce(Sender<A>) -> Command) -> Option<A> {
+        self.begin(command).recv().ok()
+    }
+
+    /// Asks; the answer is to be waited for.
+    pub(super) fn begin<A>(&self, command: impl FnOnce(Sender<A>) -> Command) -> Receiver<A> {
         let (done, answer) = bounded(1);
         self.tell(command(done));
-        answer.recv().ok()
+        answer
     }
 
     /// Says without waiting for an answer.

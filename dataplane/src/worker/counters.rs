@@ -41,6 +41,8 @@ pub struct WorkerCounters {
     /// Ticks asleep, shifted left by one; while it sleeps, less the time when that began, and the lowest bit is set. One
     /// word, so that a reader never sees a sleep twice or not at all. Arithmetic is modulo 2⁶³.
     slept: AtomicU64,
+    /// Rings that are armed above, rings that are looked at below.
+    rings: AtomicU64,
     /// Lookups that found a verdict that holds.
     pub flow_hits: Counter,
     /// Lookups after which the frame was decided anew.
@@ -76,6 +78,18 @@ impl WorkerCounters {
     pub(super) fn spent(&self, mode: Mode, ticks: u64) {
         self.ticks[mode as usize].add(ticks);
         self.iterations[mode as usize].add(1);
+    }
+
+    /// So many rings are armed, and so many looked at.
+    pub(super) fn note_rings(&self, armed: usize, polled: usize) {
+        self.rings.store((armed as u64) << 32 | polled as u64, Ordering::Relaxed);
+    }
+
+    /// Transmitqs whose guests are to kick, and those that the worker looks at.
+    #[must_use]
+    pub fn rings(&self) -> (u32, u32) {
+        let rings = self.rings.load(Ordering::Relaxed);
+        ((rings >> 32) as u32, rings as u32)
     }
 
     /// A sleep begins at `now`.

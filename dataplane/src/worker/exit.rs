@@ -1,13 +1,17 @@
 //! The end of the walk: each frame to its receivers, frames for one port together and in order.
 
+use std::sync::atomic::AtomicU32;
+
 use arrayvec::ArrayVec;
 
 use super::counters::{PathCounters, WorkerCounters};
 use super::heads::{COPY_COST, VISIT_BYTES_MAX, cost};
+use super::links::Links;
 use super::retag::{Retagged, members};
+use super::steering::Spread;
 use super::topology::{Location, PortView, Topology};
 use super::uplink::{Moves, Nics, nic_at};
-use super::walk::{Links, Memories, OWED_MAX, Pairs, owe};
+use super::walk::{Memories, OWED_MAX, Pairs, owe};
 use crate::account::DropReason;
 use crate::guest::ring::{BURST, ChainList};
 use crate::guest::{Frames, set_bits};
@@ -16,6 +20,9 @@ use crate::packet::spread_hash;
 /// The way out of a burst.
 pub(super) struct Exit<'a, 'm> {
     pub(super) worker: u16,
+    /// The slot of the worker whose pair or NIC queue is under way.
+    pub(super) expected: Option<u16>,
+    pub(super) beats: &'a AtomicU32,
     /// Slot and port that the burst came from.
     pub(super) slot: usize,
     pub(super) port: u16,
@@ -42,6 +49,8 @@ pub(super) struct Exit<'a, 'm> {
     pub(super) moves: Option<Moves<'a>>,
     /// Frames that go to several ports.
     pub(super) flooded: u32,
+    /// The flows of the burst.
+    pub(super) spread: &'a mut Spread,
 }
 
 impl<'m> Exit<'_, 'm> {
@@ -149,6 +158,9 @@ impl<'m> Exit<'_, 'm> {
 
     #[inline(always)]
     fn send(&mut self, view: &PortView, mut group: u32, frames: Frames<'_, 'm>) {
+        if let Some(steering) = &view.steering {
+            return self.send_to_guest(steering, group, frames);
+        }
         match &view.receivers[..] {
             [] => {}
             [only] => self.send_to_pair(*only, group, frames),
@@ -172,7 +184,7 @@ impl<'m> Exit<'_, 'm> {
     }
 
     #[inline(always)]
-    fn send_to_pair(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
+    pub(super) fn send_to_pair(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
         if at.worker != self.worker {
             return self.send_to_worker(at, group, frames);
         }
@@ -194,11 +206,12 @@ impl<'m> Exit<'_, 'm> {
                     self.counters.generated.add(delivered.generated);
                 }
             }
+            _ if self.expected == Some(at.slot) => self.send_to_worker(at, group, frames),
             _ => self.send_to_nic(slot, group, frames),
         }
     }
 
-    /// To a pair of another worker.
+    /// To a pair of another worker, or to one that is under way here.
     #[cold]
     fn send_to_worker(&mut self, at: Location, group: u32, frames: Frames<'_, 'm>) {
         let Some(Some((link, mailbox))) = self.links.to.get_mut(usize::from(at.worker)) else {

@@ -69,6 +69,12 @@ pub(super) fn hand_off() -> std::io::Result<(HandOffSender, HandOffReceiver)> {
 }
 
 impl HandOffSender {
+    /// Frames that there is room for.
+    pub(super) fn room(&self) -> usize {
+        let sent = self.shared.sent.load(Ordering::Relaxed);
+        SLOTS.saturating_sub(sent.wrapping_sub(self.shared.received.load(Ordering::Acquire)))
+    }
+
     /// Copies a frame into the ring, for the pair in `slot` of the receiving worker. Bytes copied, or `None` if the
     /// ring is full.
     pub(super) fn send(&mut self, frames: Frames<'_, '_>, index: usize, slot: u16) -> Option<usize> {

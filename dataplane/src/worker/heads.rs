@@ -3,6 +3,7 @@
 
 use super::hand_off::HEADER_LEN;
 use super::retag::Retagged;
+use super::steering::Spread;
 use crate::account::{DropCounters, DropReason};
 use crate::cpu::timestamp;
 use crate::flow::{Candidates, FlowKey, FlowView};
@@ -63,6 +64,8 @@ pub(super) struct Scratch {
     /// The VLAN of a frame; only on a bridge that has some.
     pub(super) vlans: [u16; BURST],
     pub(super) retagged: Box<Retagged>,
+    /// Flows, where a guest with several pairs sends or receives.
+    pub(super) spread: Spread,
 }
 
 impl Scratch {
@@ -78,6 +81,7 @@ impl Scratch {
             reasons: [DropReason::Runt; BURST],
             vlans: [0; BURST],
             retagged: Retagged::new(),
+            spread: Spread::new(),
         })
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::event::Timespec;
-
 use super::command::{Command, Mailbox};
 use super::counters::Mode;
 use super::hand_off::HAND_OFF_VISITS;
+use super::idle::Idle;
+use super::links::Link;
 use super::pulse::Pulse;
 use super::sleep::Alarm;
 use super::turns::{Turns, Visit, Visitor};
@@ -16,12 +16,6 @@ use crate::cpu::timestamp;
 
 /// Pairs that one worker can own.
 pub(super) const SLOTS: usize = 4096;
-
-/// How long a guest that cannot kick (it gave no eventfd) may wait while its worker sleeps.
-const UNKICKED: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000 };
-
-/// How long a frame may wait at a NIC while its worker sleeps: nobody kicks for it.
-const NIC_WAIT: Timespec = UNKICKED;
 
 /// A worker's own state; lives on its thread.
 pub(super) struct Poller {
@@ -37,8 +31,8 @@ pub(super) struct Poller {
     pub(super) next_discard: usize,
     /// Coarse time, kept by control.
     pub(super) clock: Arc<AtomicU32>,
-    /// Ticks without a frame after which the worker goes to sleep.
-    pub(super) quiet_max: u64,
+    /// What is not looked at.
+    pub(super) idle: Idle,
 }
 
 impl Poller {
@@ -54,8 +48,12 @@ impl Poller {
                 return;
             }
             self.walker.now = self.clock.load(Ordering::Relaxed);
+            self.walker.moment = last;
             let frames = self.visit_all();
             let now = timestamp();
+            if self.idle.is_due(now) {
+                self.tend(now);
+            }
             let spent = now.wrapping_sub(last);
             last = now;
             if frames > 0 {
@@ -64,7 +62,7 @@ impl Poller {
                 continue;
             }
             counters.spent(Mode::Idle, spent);
-            if now.wrapping_sub(quiet_since) > self.quiet_max {
+            if now.wrapping_sub(quiet_since) > self.idle.quiet {
                 last = self.sleep(last, &mut pulse);
                 // With NICs it was most likely the timeout, and in vain.
                 if !self.has_nics() {
@@ -77,6 +75,9 @@ impl Poller {
 
     #[inline]
     fn visit_all(&mut self) -> usize {
+        if let Some(arrival) = self.walker.topology.arrival {
+            return self.visit_sparingly(arrival.worker);
+        }
         let Self { walker, turns, discards, next_discard, .. } = self;
         // Of each other worker a burst an iteration: bounded, and paid for there.
         let handed = walker.take_handed();
@@ -86,7 +87,12 @@ impl Poller {
         let mut frames = handed + turns.round(walker);
         if !discards.is_empty() {
             *next_discard = (*next_discard + 1) % discards.len();
-            frames += walker.discard(usize::from(discards[*next_discard]));
+            let slot = usize::from(discards[*next_discard]);
+            let discarded = walker.discard(slot);
+            if discarded > 0 {
+                walker.worked[slot] = walker.moment;
+            }
+            frames += discarded;
         }
         if frames == 0 {
             walker.pay_all(); // otherwise the next iteration's first burst does, a moment later
@@ -94,46 +100,23 @@ impl Poller {
         frames
     }
 
-    /// Arms every ring, looks once more, and sleeps. When it is over.
-    fn sleep(&mut self, since: u64, pulse: &mut Pulse) -> u64 {
-        let has_nics = self.has_nics();
-        let Self { walker, turns, discards, mailbox, alarm, .. } = self;
-        mailbox.falls_asleep();
-        let mut nothing = !walker.has_handed();
-        let mut all_kick = true;
-        for &slot in turns.slots().iter().chain(&*discards) {
-            if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
-                nothing &= !pair.arm();
-                all_kick &= pair.kick().is_some();
+    /// While a queue is under way to worker `to`, which keeps what it is handed until then: as [`Poller::visit_all`], but what would
+    /// find no room on the way there stays with its sender.
+    #[cold]
+    fn visit_sparingly(&mut self, to: u16) -> usize {
+        let Self { walker, turns, .. } = self;
+        turns.forget_last();
+        let mut frames = walker.take_handed();
+        for &slot in turns.slots() {
+            if !walker.has_room_to(to) {
+                break;
             }
+            frames += walker.visit(slot.into()).frames;
         }
-        let mut now = timestamp();
-        walker.counters.spent(Mode::Idle, now.wrapping_sub(since));
-        if nothing && mailbox.is_empty() {
-            pulse.stop();
-            walker.counters.falls_asleep(now);
-            alarm.sleep(match (all_kick, has_nics) {
-                (true, false) => None,
-                (false, _) => Some(&UNKICKED),
-                (true, true) => Some(&NIC_WAIT),
-            });
-            let woken = timestamp();
-            walker.counters.wakes(woken);
-            now = woken;
-            pulse.start();
+        if frames == 0 {
+            walker.pay_all();
         }
-        mailbox.is_awake();
-        for &slot in turns.slots().iter().chain(&*discards) {
-            if let Some(Some(pair)) = walker.pairs.get_mut(usize::from(slot)) {
-                pair.disarm();
-            }
-        }
-        now
-    }
-
-    /// Whether frames may come for which nobody kicks.
-    fn has_nics(&self) -> bool {
-        self.turns.slots().iter().any(|&slot| usize::from(slot) >= SLOTS)
+        frames
     }
 
     /// Does what control asks. Whether it asks to stop.
@@ -143,20 +126,21 @@ impl Poller {
         while let Some(command) = self.mailbox.next() {
             match command {
                 Command::Attach { slot, mut pair, done } => {
-                    if pair.kick().is_some_and(|kick| self.alarm.add(kick).is_err()) {
+                    if pair.kick().is_some_and(|kick| self.alarm.add(kick, slot as u16).is_err()) {
                         pair.kick = None; // what cannot be waited for is polled
                     }
                     pair.greet();
+                    pair.last_receiver = u16::MAX; // it may have been another worker's
                     self.walker.memories[slot] = Some(pair.memory.clone());
                     self.walker.pairs[slot] = Some(pair);
-                    let _ = done.send(());
+                    let _ = done.send(self.has_arrived(slot));
                 }
                 Command::AttachNic { slot, queue, done } => {
                     let registered = queue.register_thread();
                     if registered.is_ok() {
                         self.walker.nics[slot - SLOTS] = Some(queue);
                     }
-                    let _ = done.send(registered);
+                    let _ = done.send(registered.map(|()| self.has_arrived(slot)));
                 }
                 Command::Visit { slot, done } if slot >= SLOTS => {
                     if let Some(queue) = self.walker.nics[slot - SLOTS].as_ref().filter(|queue| queue.rx.is_some()) {
@@ -165,13 +149,7 @@ impl Poller {
                     let _ = done.send(());
                 }
                 Command::Visit { slot, done } => {
-                    if let Some(pair) = self.walker.pairs[slot].as_ref().filter(|pair| pair.transmitq.is_some()) {
-                        if pair.discards {
-                            self.discards.push(slot as u16);
-                        } else {
-                            self.turns.add(pair.id.port, slot);
-                        }
-                    }
+                    self.begin_to_visit(slot, timestamp());
                     let _ = done.send(());
                 }
                 Command::Notifier { slot, ring, notifier, fd, done } => {
@@ -180,6 +158,9 @@ impl Poller {
                         None => fd,
                     });
                 }
+                Command::RegisterNics { done } => {
+                    let _ = done.send(crate::nic::register_thread());
+                }
                 Command::DetachNic { slot, done } => {
                     self.deliver_handed();
                     self.turns.remove(slot);
@@ -187,8 +168,7 @@ impl Poller {
                 }
                 Command::Detach { slot, done } => {
                     self.deliver_handed();
-                    self.turns.remove(slot);
-                    self.discards.retain(|&visit| usize::from(visit) != slot);
+                    self.forget(slot);
                     // The pair itself keeps the memory: nothing is unmapped on this thread.
                     self.walker.memories[slot] = None;
                     let pair = self.walker.pairs[slot].take();
@@ -196,6 +176,22 @@ impl Poller {
                         self.alarm.remove(kick);
                     }
                     let _ = done.send(pair);
+                }
+                Command::Expect { slot, link, done } => {
+                    self.walker.links.insert(self.walker.number, *link);
+                    self.walker.expected = Some(slot as u16);
+                    let _ = done.send(());
+                }
+                Command::Link { worker, link, done } => {
+                    self.walker.links.insert(worker, *link);
+                    let _ = done.send(());
+                }
+                Command::Unlink { worker, done } => {
+                    let _ = done.send(self.walker.links.remove(worker));
+                }
+                Command::Flush { done } => {
+                    self.deliver_handed();
+                    let _ = done.send(());
                 }
                 Command::Topology { topology, done } => {
                     self.walker.topologies = self.walker.topologies.wrapping_add(1);
@@ -205,6 +201,13 @@ impl Poller {
             }
         }
         false
+    }
+
+    /// A pair or NIC queue is in this slot. If it was expected, delivers what has waited for it; what that waited in.
+    fn has_arrived(&mut self, slot: usize) -> Option<Link> {
+        self.walker.expected.take_if(|expected| usize::from(*expected) == slot)?;
+        self.deliver_handed();
+        self.walker.links.remove(self.walker.number)
     }
 
     /// Nobody hands over for a slot that is to be given back any more; what was handed over before is delivered.
@@ -221,7 +224,14 @@ impl Poller {
 impl Visitor for Walker {
     #[inline]
     fn visit(&mut self, slot: usize) -> Visit {
-        if slot < SLOTS { self.walk(slot) } else { self.walk_nic(slot) }
+        if slot >= SLOTS {
+            return self.walk_nic(slot);
+        }
+        let visit = self.walk(slot);
+        if visit.frames > 0 {
+            self.worked[slot] = self.moment;
+        }
+        visit
     }
 
     #[inline]

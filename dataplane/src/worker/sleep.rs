@@ -3,8 +3,15 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use arrayvec::ArrayVec;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+
+/// Kicks that are told at a time.
+const EVENTS: usize = 64;
+
+/// No slot's.
+const WAKE: u16 = u16::MAX;
 
 /// The eventfds that wake a worker. Edge-triggered: each kick is an event, and nobody needs to read the counters.
 #[derive(Debug)]
@@ -16,13 +23,13 @@ impl Alarm {
     /// An alarm that `wake` sets off.
     pub(super) fn new(wake: BorrowedFd<'_>) -> std::io::Result<Self> {
         let alarm = Self { epoll: epoll::create(CreateFlags::CLOEXEC)? };
-        alarm.add(wake)?;
+        alarm.add(wake, WAKE)?;
         Ok(alarm)
     }
 
-    /// Adds an eventfd. It leaves by itself when its last copy is closed, or by `remove`.
-    pub(super) fn add(&self, fd: BorrowedFd<'_>) -> std::io::Result<()> {
-        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(0), EventFlags::IN | EventFlags::ET)?)
+    /// Adds an eventfd, a slot's. It leaves by itself when its last copy is closed, or by `remove`.
+    pub(super) fn add(&self, fd: BorrowedFd<'_>, slot: u16) -> std::io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(slot.into()), EventFlags::IN | EventFlags::ET)?)
     }
 
     /// Takes an eventfd out.
@@ -31,9 +38,14 @@ impl Alarm {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Sleeps until an eventfd was written to since the last sleep, or `timeout`, or a signal.
-    pub(super) fn sleep(&self, timeout: Option<&Timespec>) {
-        let mut events = [MaybeUninit::uninit(); 64];
-        let _ = epoll::wait(&self.epoll, &mut events, timeout);
+    /// Waits until an eventfd was written to since the last time, or `timeout`, or a signal. The slots whose eventfds were; more
+    /// than there is room for come the next time.
+    pub(super) fn wait(&self, timeout: Option<&Timespec>) -> ArrayVec<u16, EVENTS> {
+        let mut events = [MaybeUninit::uninit(); EVENTS];
+        let written = match epoll::wait(&self.epoll, &mut events, timeout) {
+            Ok((written, _)) => written,
+            Err(_) => &mut [], // a signal
+        };
+        written.iter().map(|event| event.data.u64() as u16).filter(|&slot| slot != WAKE).collect()
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ringway_config::Flood;
 
+use super::steering::Steering;
 use crate::packet::MacAddress;
 use crate::policy::PortRules;
 
@@ -24,6 +25,8 @@ pub struct PortView {
     pub bridge: u16,
     /// Its pairs whose guest can receive, by pair number. Of a NIC: the queues that send, those of a worker side by side.
     pub receivers: Vec<Location>,
+    /// How its pairs share its flows, if there have ever been several.
+    pub steering: Option<Steering>,
     /// It is a NIC.
     pub is_nic: bool,
     /// What it may do.
@@ -31,14 +34,10 @@ pub struct PortView {
 }
 
 impl PortView {
-    /// The queues that a worker spreads over what it has for the port: all of a guest's. Of a NIC's its own, or all if it
-    /// has none.
+    /// The queues of a NIC that a worker spreads over what it has for the port: its own, or all if it has none.
     #[inline]
     #[must_use]
     pub fn of_worker(&self, worker: u16) -> &[Location] {
-        if !self.is_nic {
-            return &self.receivers;
-        }
         let start = self.receivers.partition_point(|at| at.worker < worker);
         let behind = self.receivers.get(start..).unwrap_or_default();
         match behind.get(..behind.partition_point(|at| at.worker == worker)) {
@@ -72,4 +71,6 @@ pub struct Topology {
     pub ports: Vec<PortView>,
     /// By number.
     pub bridges: Vec<BridgeView>,
+    /// A queue moves: it is said to be here already, and what is handed over for it waits until it is.
+    pub arrival: Option<Location>,
 }

@@ -82,6 +82,9 @@ impl Walker {
             owed,
             now,
             number,
+            expected,
+            beats,
+            ..
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return Visit::default() };
         queue.serve();
@@ -118,11 +121,14 @@ impl Walker {
             scratch.decide(unread, &source, &lookup, flows);
         let taken = read.taken;
 
-        let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
+        let Scratch { heads, lens, outputs, offloads, vlans, retagged, spread, .. } = &mut **scratch;
+        spread.begin();
         let (longest, asking) = (read.longest, read.asking);
         let frames = Frames { heads, lens, longest, list: frames_list, header_len: 0, asking, offloads, growths: None };
         let mut exit = Exit {
             worker: *number,
+            expected: *expected,
+            beats,
             slot,
             port,
             pairs,
@@ -141,6 +147,7 @@ impl Walker {
             path: &counters.nic_to_guest,
             moves: Some(Moves { mbufs: &burst, staged: ArrayVec::new() }),
             flooded: flood,
+            spread,
         };
         let mut goes_on = None;
         if flood == 0 {

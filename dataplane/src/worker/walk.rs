@@ -2,17 +2,19 @@
 //! found, deliver by output, give back.
 
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use arrayvec::ArrayVec;
 
-use super::command::Mailbox;
 use super::counters::WorkerCounters;
 use super::exit::{Exit, group};
-use super::hand_off::{HEADER_LEN, HandOffReceiver, HandOffSender};
+use super::hand_off::HEADER_LEN;
 use super::heads::{Scratch, VirtioNet, first};
 use super::judge::{Judged, Source};
+use super::links::Links;
 use super::lookup::Lookup;
+use super::poll::SLOTS;
+use super::steering::note_sent;
 use super::topology::Topology;
 use super::turns::Visit;
 use super::uplink::{Nics, deliver_to_nic, nic_at};
@@ -45,15 +47,14 @@ pub(super) struct Walker {
     pub(super) owed: ArrayVec<u16, OWED_MAX>,
     /// Coarse time, in ticks of a second; for ages.
     pub(super) now: u32,
-}
-
-/// The ways to and from other workers.
-#[derive(Default)]
-pub(super) struct Links {
-    /// By number of the worker; none to oneself.
-    pub(super) to: Vec<Option<(HandOffSender, Arc<Mailbox>)>>,
-    /// From each other worker.
-    pub(super) from: Vec<HandOffReceiver>,
+    /// Beats of control's clock.
+    pub(super) beats: Arc<AtomicU32>,
+    /// The slot whose pair or NIC queue is under way to this worker.
+    pub(super) expected: Option<u16>,
+    /// By slot of a pair, when its guest was last found to have sent something.
+    pub(super) worked: Box<[u64; SLOTS]>,
+    /// When this iteration of the loop began.
+    pub(super) moment: u64,
 }
 
 /// Guests that may be owed an interrupt before somebody must see to it.
@@ -107,6 +108,9 @@ impl Walker {
             owed,
             now,
             number,
+            expected,
+            beats,
+            ..
         } = self;
         let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(slot), memories.get(slot)) else {
             return Visit::default();
@@ -118,7 +122,7 @@ impl Walker {
         if unread.is_empty() {
             return Visit::default();
         }
-        let (port, header_len, mtu) = (pair.id.port, pair.header_len(), pair.mtu);
+        let (port, queue, header_len, mtu) = (pair.id.port, pair.id.index, pair.header_len(), pair.mtu);
         // Most bursts go where the last one went: have its buffers on their way to this core while the frames are judged.
         let likely = usize::from(pair.last_receiver);
         let mut room = ChainList::new();
@@ -139,11 +143,18 @@ impl Walker {
         let Judged { list, read, forward, flood, has_vlans } = scratch.decide(unread, &source, &lookup, flows);
         let taken = read.taken;
 
-        let Scratch { heads, lens, outputs, offloads, vlans, retagged, .. } = &mut **scratch;
+        let Scratch { heads, lens, outputs, offloads, vlans, retagged, spread, .. } = &mut **scratch;
+        spread.begin();
+        let input = topology.ports.get(usize::from(port));
+        if let Some(steering) = input.and_then(|input| input.steering.as_ref()) {
+            note_sent(steering, queue, (*number, pairs, beats), spread, (heads, lens), forward);
+        }
         let (asking, longest) = (read.asking, read.longest);
         let frames = Frames { heads, lens, longest, list, header_len, asking, offloads, growths: None };
         let mut exit = Exit {
             worker: *number,
+            expected: *expected,
+            beats,
             slot,
             port,
             pairs,
@@ -162,6 +173,7 @@ impl Walker {
             path: &counters.guest_to_guest,
             moves: None,
             flooded: flood,
+            spread,
         };
         let mut goes_on = None;
         if flood == 0 {
@@ -213,21 +225,30 @@ impl Walker {
         pay_if_owed(&mut self.owed, &mut self.pairs);
     }
 
+    /// Whether a burst, wherever it goes, finds room on the way to a worker.
+    pub(super) fn has_room_to(&self, worker: u16) -> bool {
+        let link = self.links.to.get(usize::from(worker)).and_then(Option::as_ref);
+        link.is_some_and(|(link, _)| link.room() >= BURST)
+    }
+
     /// Whether frames of other workers wait.
     pub(super) fn has_handed(&self) -> bool {
-        self.links.from.iter().any(|from| !from.is_empty())
+        self.links.from.iter().any(|(_, from)| !from.is_empty())
     }
 
     /// Delivers a burst of what each other worker has handed over; how many frames there were.
     #[inline]
     pub(super) fn take_handed(&mut self) -> usize {
-        let Self { pairs, memories, nics, scratch, counters, links, owed, .. } = self;
+        let Self { pairs, memories, nics, scratch, counters, links, owed, expected, .. } = self;
         let mut taken = 0;
-        for from in links.from.iter().filter(|from| !from.is_empty()) {
+        for (_, from) in links.from.iter().filter(|(_, from)| !from.is_empty()) {
             let mut list = ChainList::new();
             let unread = from.take(from.memory(), &mut list, &mut scratch.outputs);
             pay_if_owed(owed, pairs); // no burst of our own guests may come to do it
-            let (asking, longest, count, list) = scratch.read_handed(unread);
+            let (asking, longest, mut count, list) = scratch.read_handed(unread);
+            if let Some(slot) = *expected {
+                count = before(slot, count, &scratch.outputs);
+            }
             let Scratch { heads, lens, outputs, offloads, .. } = &**scratch;
             let frames = Frames { heads, lens, longest, list, header_len: HEADER_LEN, asking, offloads, growths: None };
             let mut pending = first(count);
@@ -258,4 +279,10 @@ impl Walker {
         }
         taken
     }
+}
+
+/// Of `count` frames that are handed over, those before the first for `slot`, whose pair is under way.
+#[cold]
+fn before(slot: u16, count: usize, slots: &[u16; BURST]) -> usize {
+    slots.iter().take(count).position(|&of| of == slot).unwrap_or(count)
 }

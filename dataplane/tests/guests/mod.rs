@@ -47,6 +47,8 @@ pub struct Setup<'a> {
     pub nic_policy: PortPolicy,
     /// What the bridges do.
     pub bridge: BridgePolicy,
+    /// What the workers do with queue pairs.
+    pub placing: Workers,
 }
 
 impl Default for Setup<'_> {
@@ -64,6 +66,7 @@ impl Default for Setup<'_> {
             policies: &[],
             nic_policy: PortPolicy::default(),
             bridge: BridgePolicy::default(),
+            placing: Workers::default(),
         }
     }
 }
@@ -125,7 +128,7 @@ impl Net {
             macs_max: MACS_MAX_DEFAULT,
             nic_allowed: false,
             nic_memory_mib: None,
-            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()), flow_table_entries: 65_536 },
+            workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()), ..setup.placing.clone() },
             bridges: ["br0", "br1"]
                 .map(|name| Bridge { name: name.to_owned(), mac_ageing, policy: setup.bridge.clone() })
                 .to_vec(),

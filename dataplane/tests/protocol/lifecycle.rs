@@ -219,7 +219,7 @@ fn no_kick_is_missed() {
         introduce(&mut guests);
         for n in 0..400u64 {
             // About as long as a worker looks around before it sleeps.
-            std::thread::sleep(Duration::from_micros(100 + n * 7 % 250));
+            std::thread::sleep(Duration::from_micros(900 + n * 7 % 300));
             passes(&mut guests, 0, 1, 60 + n as usize);
         }
     }

@@ -21,9 +21,9 @@ fn with(layout: Layout, features: u64) -> Options {
     Options { features: usual.features | features, ..usual }
 }
 
-const ROUNDS: u64 = 5000;
+const ROUNDS: u64 = 3000;
 /// A worker that has seen no frame for this long goes to sleep; frames come a little before and a little after.
-const SLEEPS_AFTER_US: u64 = 200;
+const SLEEPS_AFTER_US: u64 = 1000;
 
 /// One of two guests that send each other one frame, to and fro, each asleep until it is interrupted.
 struct Player<'a> {
@@ -103,7 +103,7 @@ fn to_and_fro(layout: Layout, features: u64) {
     let options = with(layout, features);
     let mut guests = vec![net.plug(0, options), net.plug(1, options)];
     introduce(&mut guests);
-    let worker = &net.switch.workers[0].counters;
+    let worker = &net.switch.workers()[0].counters;
     let (sent, slept) = (Default::default(), worker.iterations(Mode::Sleep));
     let mut players = (0..).zip(&mut guests).map(|(number, guest)| {
         guest.pairs[0].transmitq.set_interrupts(false);

@@ -2,6 +2,8 @@
 //! nothing to see here.
 
 use ringway::account::DropReason;
+use ringway::guest::PairId;
+use ringway::switch::QueueRef;
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Options};
 
@@ -15,7 +17,7 @@ fn on_two_workers(options: Options) -> Option<(Net, Vec<Guest>)> {
     let net = Setup { ports: 4, workers: 2, ..Setup::default() }.start();
     let mut guests: Vec<_> = (0..4).map(|index| net.plug(index, options)).collect();
     introduce(&mut guests);
-    let worker = |port| net.switch.worker_of(ringway::guest::PairId { port, index: 0 });
+    let worker = |port| net.switch.worker_of(QueueRef::Pair(PairId { port, index: 0 }));
     assert_eq!(worker(0), worker(2));
     assert_eq!(worker(1), worker(3));
     assert_ne!(worker(0), worker(1));
@@ -70,7 +72,7 @@ fn a_sleeping_worker_is_handed_a_frame() {
     for layout in LAYOUTS {
         let Some((net, mut guests)) = on_two_workers(Options::new(layout)) else { return };
         for n in 0..200u64 {
-            std::thread::sleep(std::time::Duration::from_micros(100 + n * 7 % 250));
+            std::thread::sleep(std::time::Duration::from_micros(900 + n * 7 % 300));
             passes(&mut guests, 0, 1, 60 + n as usize);
             passes(&mut guests, 3, 2, 60 + n as usize);
         }

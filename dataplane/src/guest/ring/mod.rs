@@ -198,6 +198,24 @@ impl Ring {
         }
     }
 
+    /// Chains that wait, and the bytes of their buffers, of a ring that nobody uses: it stands where it stood afterwards. A driver
+    /// that goes on making chains available is not waited for.
+    #[must_use]
+    pub fn count_available(&mut self, memory: &GuestMemory) -> (u32, u64) {
+        let (mut chains, mut bytes) = (0, 0);
+        while chains < u32::from(self.size()) {
+            let mut list = ChainList::new();
+            self.take(memory, BURST, &mut list);
+            if list.chains.is_empty() {
+                break;
+            }
+            chains += list.chains.len() as u32;
+            bytes += list.chains.iter().map(|chain| u64::from(chain.len)).sum::<u64>();
+        }
+        self.rewind();
+        (chains, bytes)
+    }
+
     /// Whether a chain waits to be taken.
     #[must_use]
     pub fn has_available(&self) -> bool {
@@ -206,6 +224,15 @@ impl Ring {
                 Layout::Packed(ring) => ring.has_available(),
                 Layout::Split(ring) => ring.has_available(),
             }
+    }
+
+    /// Whether the driver is known to have seen all that was published: it has used all its slots anew, or it waits for the next one.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        match &self.layout {
+            Layout::Packed(ring) => ring.is_drained(),
+            Layout::Split(ring) => ring.is_drained(),
+        }
     }
 
     /// Asks the driver to kick when it makes chains available, or not to bother; to be called between bursts. After asking,

@@ -274,6 +274,16 @@ impl PackedRing {
         self.available(self.take_at).is_some()
     }
 
+    /// Between bursts: whether the slot published last is available again, behind all others; or, with EVENT_IDX, the driver asks
+    /// to hear of the next one, which it does when it has found none.
+    pub(super) fn is_drained(&self) -> bool {
+        let event = self.driver_event.load(0, Ordering::Relaxed);
+        let mut last = self.publish_at;
+        last.advance(self.size - 1, self.size);
+        let waits = self.event_idx && (event >> 16) as u16 & 3 == EVENTS_DESC;
+        waits && Position::from_bits(event as u16) == self.publish_at || self.available(last).is_some()
+    }
+
     /// With EVENT_IDX, by position: a driver that makes more chains available before we are awake need not kick for each.
     pub(super) fn set_kicks(&mut self, wanted: bool) {
         let flags = match (wanted, self.event_idx) {

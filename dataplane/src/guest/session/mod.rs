@@ -20,6 +20,7 @@ use super::notifier::Eventfd;
 use super::pair::{Notifier, Owed, PairId, QueuePair};
 use super::port::{PairHost, PairInfo, Port, QUEUE_PAIRS_MAX};
 use super::ring::{Direction, Ring, RingAddress, RingError, RingFault};
+use super::spare::SparePair;
 
 /// The state of a connection.
 pub struct Session {
@@ -71,7 +72,9 @@ impl Session {
     pub fn end(&mut self) {
         for index in 0..QUEUE_PAIRS_MAX {
             self.stop_pair(index);
+            self.port.set_spare(index, None);
         }
+        self.port.set_pairs_offered(0);
         self.host.forget(self.port.id);
     }
 
@@ -82,6 +85,7 @@ impl Session {
         let index = index as usize;
         if index >= self.vrings.len() {
             self.vrings.resize_with((index | 1) + 1, Vring::default);
+            self.port.set_pairs_offered(self.vrings.len() / 2);
         }
         self.vrings.get_mut(index).ok_or(Error::InvalidParam)
     }
@@ -150,6 +154,7 @@ impl Session {
         if slot * 2 >= self.vrings.len() {
             return Ok(());
         }
+        self.port.set_spare(index, self.spare(index));
         let receiveq = if self.is_enabled(slot * 2) { self.ring(slot * 2, Direction::Writable)? } else { None };
         let transmitq = self.ring(slot * 2 + 1, Direction::Readable)?;
         let discards = !self.is_enabled(slot * 2 + 1);
@@ -185,6 +190,7 @@ impl Session {
             kick,
             flood_begun: None,
             last_receiver: u16::MAX,
+            is_armed: false,
             owed: Owed::default(),
         };
         if let Some(broken) = broken {
@@ -208,6 +214,31 @@ impl Session {
         self.port.set_running(index, enabled.then_some(info));
         self.attached[slot] = true;
         Ok(())
+    }
+
+    /// What lies idle with a pair, if it is set up and wholly disabled.
+    fn spare(&self, index: u16) -> Option<SparePair> {
+        let slot = usize::from(index) * 2;
+        let rings = self.vrings.get(slot..slot + 2)?;
+        if rings.iter().any(|ring| ring.size == 0 || ring.areas.is_none())
+            || self.is_enabled(slot)
+            || self.is_enabled(slot + 1)
+        {
+            return None;
+        }
+        let is_packed = self.features.contains(Features::RING_PACKED);
+        // Descriptors and the two other areas (virtio 1.2, sections 2.7 and 2.8).
+        let bytes =
+            |ring: &Vring| if is_packed { 16 * u64::from(ring.size) + 8 } else { 26 * u64::from(ring.size) + 12 };
+        let (mut buffers, mut buffer_bytes) = (0, 0);
+        if let [Vring { size, areas: Some([descriptors, driver, device]), base, fault: None, .. }, _] = *rings {
+            let address = RingAddress { size, descriptors, driver, device };
+            let ring = Ring::new(self.features, Direction::Writable, address, base, &self.memory, None);
+            if let Ok(mut ring) = ring {
+                (buffers, buffer_bytes) = ring.count_available(&self.memory);
+            }
+        }
+        Some(SparePair { index, ring_bytes: rings.iter().map(bytes).sum(), buffers, buffer_bytes })
     }
 
     /// Whether a virtqueue is enabled. Without protocol features there is no message that would do it: then all are.

@@ -64,6 +64,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn reset_owner(&mut self) -> Result<()> {
         self.change_all(|session| {
             session.vrings.clear();
+            session.port.set_pairs_offered(0);
+            (0..QUEUE_PAIRS_MAX).for_each(|index| session.port.set_spare(index, None));
             (0..QUEUE_PAIRS_MAX).for_each(|index| session.forgive(index));
             Ok(())
         })
