@@ -110,7 +110,7 @@ mod tests {
         };
         let half_load = |p99_us| HalfLoad { latency: latency(p99_us), cpu_share: 1.0 };
         let (mframes, half_load) = (1000.0 / cycles, p99_us.map(half_load));
-        Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, cpu_share: 1.0, half_load })
+        Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, lost: None, cpu_share: 1.0, half_load })
     }
 
     /// Rounds of testpmd's cycles and Ringway's.

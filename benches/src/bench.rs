@@ -7,6 +7,8 @@ use crate::attack;
 use crate::cli::Options;
 use crate::closed_loop;
 use crate::flow_table;
+use crate::nic;
+use crate::offload;
 use crate::report::{Bar, Table};
 use crate::tcp;
 
@@ -41,6 +43,12 @@ pub(crate) const BENCHES: &[Bench] = &[
         run: closed_loop::run,
     },
     Bench { name: "tcp", about: "TCP between two Linux guests in QEMU, offloads passed through", run: tcp::run },
+    Bench { name: "nic", about: "busy cycles of one core a frame, from a NIC to a DPDK guest and back", run: nic::run },
+    Bench {
+        name: "offload",
+        about: "busy cycles of one core a byte, for checksums and segments that a guest leaves undone",
+        run: offload::run,
+    },
     Bench {
         name: "attack",
         about: "what one hostile guest costs its neighbours, beside Open vSwitch; and what 64 K flows cost",

@@ -112,6 +112,20 @@ streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io 
 ringway that offers its guests no offload. Of the options it takes --rounds, --seconds, --json, the
 first word of --packed, and testpmd or ringway as --backends. Some five minutes a round where guests are emulated.
 
+The bench nic: NIC, guest, NIC. The switch has CPU 0, and a NIC that never runs dry: DPDK's net_pcap in
+its own process, which copies 256 frames of 64 stations into mbufs, again and again, and frees what
+it is given to send. The guest on CPU 1 is dpdk-testpmd, which sends every frame back with its
+addresses swapped. So all of them look at the same frames, pay for the same NIC, and set the pace;
+\"cycles\" are busy ones of CPU 0, as each switch counts them, for each frame that came back to the NIC.
+Of the options it takes --rounds, --seconds, --sizes, --json, the first word of --packed, and testpmd,
+ovs or ringway as --backends, of which the first one tells good rounds from noisy ones.
+
+The bench offload: a guest on CPU 1, dpdk-testpmd with a file of TCP frames, leaves things undone for a
+NIC that does nothing of the kind: checksums in frames of 1514 bytes, or segments, each with its
+checksum, of frames of 64 KiB. The switch on CPU 0 is ringway or dpdk-testpmd in csum mode, with GSO
+on, whose checksum is of the whole frame: it is a wrong one for the segments, but as much work.
+Options as for nic, but for --sizes.
+
 The bench flow-table: tables of so many flows, filled, then measured in turn: lookups of 32 random keys
 a batch, on CPU 0, of flows that are there and of flows that are not; the same while a writer on CPU 1
 deletes and inserts 500,000 flows a second (busy; hashbrown cannot); deletes and inserts one by one.
@@ -137,6 +151,8 @@ Examples:
   scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64 --packed 1
   scripts/bench tcp --seconds 10
   scripts/bench attack --rounds 3 --seconds 2
+  scripts/bench nic --rounds 5
+  scripts/bench offload
   scripts/bench flow-table --flows 65536 --key-bytes 16 --plot cost.svg
   RINGWAY_BIN=other/ringway scripts/bench loop --json other.json";
 

@@ -33,6 +33,8 @@ pub(crate) struct Measured {
     pub(crate) burst: Option<f64>,
     /// Frames that the load could not send: that many fewer were under way.
     pub(crate) load_dropped: u64,
+    /// The part of the frames that came in and did not arrive, where the load does not wait for them.
+    pub(crate) lost: Option<f64>,
     /// The part of its CPU that the switch had, or the load, if that was less.
     pub(crate) cpu_share: f64,
     /// At half load; None if it is not measured.
@@ -110,7 +112,7 @@ mod tests {
     use super::*;
 
     fn measured(cycles: f64, load_dropped: u64) -> Result<Measured, String> {
-        Ok(Measured { mframes: 1.0, cycles, burst: None, load_dropped, cpu_share: 1.0, half_load: None })
+        Ok(Measured { mframes: 1.0, cycles, burst: None, load_dropped, lost: None, cpu_share: 1.0, half_load: None })
     }
 
     fn disturbed(cycles: f64) -> Result<Measured, String> {

@@ -6,6 +6,7 @@
 //! | [`mod@bench`] | the table of benches, and what each of them returns |
 //! | [`closed_loop`], [`cell`], [`bars`] | the bench `loop`: measuring, what it found, what it has to find |
 //! | [`tcp`], [`guests`] | the bench `tcp`, and the Linux guests that it boots |
+//! | [`nic`], [`offload`], [`uplink`] | the benches of those names, and the switches between a NIC and a guest that they measure |
 //! | [`flow_table`] | the bench `flow-table`: the table alone, beside those of others |
 //! | [`attack`] | the bench `attack`: one guest against the others |
 //! | [`generator`] | many guests on one thread, at a given rate or as fast as they can |
@@ -33,11 +34,14 @@ mod interrupt;
 mod judge;
 mod load;
 mod machine;
+mod nic;
+mod offload;
 mod paced;
 mod report;
 mod stats;
 mod switch;
 mod tcp;
+mod uplink;
 
 use std::process::ExitCode;
 

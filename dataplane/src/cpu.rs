@@ -14,6 +14,20 @@ pub fn prefetch(at: *const u8) {
     let _ = at;
 }
 
+/// Asks the CPU to fetch the cache line at `at` no nearer than the second level: that can wait for three times as many lines at a
+/// time as the first, which is worth it where most of them come from memory. Never faults.
+#[inline(always)]
+pub fn prefetch_far(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch is only a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Asks the CPU to fetch the cache line at `at` for writing: away from the core that wrote it last, which saves the second
 /// trip that a fetch for reading would leave for the first store. Never faults.
 #[inline(always)]

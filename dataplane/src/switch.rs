@@ -22,10 +22,10 @@ use self::roster::Roster;
 pub use self::roster::{RosterError, Tally};
 
 use crate::cpu::timestamp;
-use crate::flow::{BEAT, MacLimits, MacTable, Station};
+use crate::flow::{BEAT, MacEntry, MacLimits, MacTable, Station};
 use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
-use crate::nic::{self, Keeper, Queue};
+use crate::nic::{self, Keeper, Queue, Target};
 use crate::packet::MacAddress;
 use crate::policy::PortRules;
 use crate::socket::{ListenError, SocketFile};
@@ -398,6 +398,33 @@ impl Switch {
 impl nic::Host for Switch {
     fn attach(&self, port: u16, queues: Vec<Queue>) -> Result<(), String> {
         self.hand_out(&mut self.placement(), port, queues)
+    }
+
+    fn targets(&self, port: u16) -> Vec<Target> {
+        let number = usize::from(port);
+        let (Some(&bridge), Some(policy)) = (self.bridge_of.get(number), self.policies.get(number)) else {
+            return Vec::new();
+        };
+        // A guest whose rings are with several workers is left to RSS.
+        let mut workers: HashMap<u16, Option<u16>> = HashMap::new();
+        for (id, pair) in &self.placement().pairs {
+            let worker = workers.entry(id.port).or_insert(Some(pair.at.worker));
+            *worker = worker.filter(|&worker| worker == pair.at.worker);
+        }
+        let target = |entry: MacEntry| {
+            let Station { vlan, mac, .. } = entry.station;
+            let worker = workers.get(&entry.port).copied().flatten()?;
+            if !policy.vlan.contains(vlan) {
+                return None;
+            }
+            let tag = match &policy.vlan {
+                Vlan::Transparent => Some(vlan).filter(|&vlan| vlan != 0),
+                Vlan::Access(_) => None,
+                Vlan::Trunk { native, .. } => Some(vlan).filter(|_| *native != Some(vlan)),
+            };
+            Some(Target { mac: mac.bytes(), tag, worker })
+        };
+        self.macs.iter().filter(|entry| entry.station.bridge == bridge).filter_map(target).collect()
     }
 
     fn change(&self, port: u16, change: &mut dyn FnMut() -> Vec<Queue>) -> Result<(), String> {

@@ -4,13 +4,16 @@
 mod guests;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use guests::{LAYOUTS, Net, Setup};
+use guests::{LAYOUTS, Net, Setup, introduce};
 use ringway::account::DropReason;
+use ringway::guest::PairId;
 use ringway::nic::double::{SentFrame, Wire};
-use ringway::nic::{Host, Port, Received, TxFlags};
+use ringway::nic::{Host, Port, Received, Target, TxFlags};
 use ringway::packet::Abilities;
-use ringway_config::PortPolicy;
+use ringway::switch::QueueRef;
+use ringway_config::{PortPolicy, Vlan, VlanSet};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::front_end::feature;
 use ringway_testbed::driver::net_header::DATA_VALID;
@@ -128,6 +131,60 @@ fn whatever_a_nic_runs_short_of_is_a_reason_and_is_got_over() {
     let two = Nic::plug(&net, 1, Abilities::empty());
     one.wire.put(&frame(BROADCAST, mac(1), 60, 7), Received::Unchecked, 2048);
     two.sent(1);
+}
+
+/// What wants to be looked at ten times a second, as LACP does, is, also by a worker that sleeps in between.
+#[test]
+fn an_idle_worker_looks_at_its_nics() {
+    let (_net, one, _two) = two(Abilities::empty());
+    std::thread::sleep(Duration::from_millis(100));
+    let (before, begun) = (one.wire.polls(), Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let (polls, seconds) = (one.wire.polls() - before, begun.elapsed().as_secs_f64());
+    assert!(polls as f64 > 10.0 * seconds, "{polls} times in {seconds} s");
+}
+
+/// Frames by a NIC are to go to the worker that has the rings of their guest, with the tag that they have on the NIC's wire.
+#[test]
+fn stations_are_led_to_the_worker_of_their_guest() {
+    let trunk = |native| {
+        let mut allowed = VlanSet::default();
+        assert!(allowed.insert(10));
+        PortPolicy { vlan: Vlan::Trunk { allowed, native }, ..PortPolicy::default() }
+    };
+    let access = PortPolicy { vlan: Vlan::Access(10), ..PortPolicy::default() };
+    let other = PortPolicy { vlan: Vlan::Access(20), ..PortPolicy::default() };
+    let plain = PortPolicy::default();
+    let cases = [
+        (&plain, &plain, Some(None)),
+        (&access, &trunk(None), Some(Some(10))),
+        (&access, &trunk(Some(10)), Some(None)),
+        (&access, &plain, Some(Some(10))),
+        (&access, &access, Some(None)),
+        (&access, &other, None),
+    ];
+    for (guest, nic, tag) in cases {
+        let policies = [guest.clone(), guest.clone()];
+        let setup = Setup {
+            ports: 2,
+            nics: 1,
+            workers: guests::cpus().min(2),
+            policies: &policies,
+            nic_policy: nic.clone(),
+            ..Setup::default()
+        };
+        let net = setup.start();
+        let mut plugged = net.plug_all(LAYOUTS[0]);
+        introduce(&mut plugged);
+        let mut targets = net.switch.targets(net.switch.nics[0].id);
+        targets.sort_unstable();
+        let worker = |port| net.switch.worker_of(QueueRef::Pair(PairId { port, index: 0 })).unwrap();
+        let expected = |port: u16| tag.map(|tag| Target { mac: mac(port + 1), tag, worker: worker(port) });
+        assert_eq!(targets, [0, 1].into_iter().filter_map(expected).collect::<Vec<_>>(), "{guest:?} {nic:?}");
+        // A guest that has gone is led nowhere.
+        drop(plugged);
+        assert!(eventually(|| net.switch.targets(net.switch.nics[0].id).is_empty()));
+    }
 }
 
 /// What is left undone of a frame is asked of a NIC that can, and done for one that cannot.

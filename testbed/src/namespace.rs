@@ -92,6 +92,34 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// A namespace whose `eth0` will be a TAP device, for QEMU to open while it is still [`Namespace::interface`] outside;
+    /// [`Namespace::take_tap`] then moves it inside.
+    ///
+    /// # Errors
+    /// When this process may not make one.
+    pub fn for_tap(address: &str, mtu: u16) -> Result<Self> {
+        let number = number();
+        let interfaces = vec![format!("rw{number}")];
+        let namespace = Self { name: format!("ringway-{number}"), interfaces, address: address.to_owned(), mtu };
+        ip(&["netns", "add", &namespace.name])?;
+        ip(&["tuntap", "add", "dev", namespace.interface(), "mode", "tap"])?;
+        Ok(namespace)
+    }
+
+    /// Moves the TAP device of [`Namespace::for_tap`] inside, where it goes on being what it is to who has it open.
+    ///
+    /// # Errors
+    /// When it is there already.
+    pub fn take_tap(&self) -> Result<()> {
+        let Self { name, address, mtu, .. } = self;
+        ip(&["link", "set", self.interface(), "netns", name, "name", "eth0"])?;
+        self.run(&format!(
+            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1 && ip link set lo up && \
+             ip link set eth0 mtu {mtu} && ip addr add {address} dev eth0 && ip link set eth0 up"
+        ))?;
+        Ok(())
+    }
+
     /// The interface outside, for a NIC port; of several the first.
     #[must_use]
     pub fn interface(&self) -> &str {

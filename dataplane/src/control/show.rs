@@ -96,6 +96,7 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
     let sum = |of: fn(&nic::QueueCounters) -> u64| port.queues().map(|(_, queue)| of(queue)).sum::<u64>();
     let dropped = drops(port.queues().flat_map(|(_, queue)| [&queue.receive_dropped, &queue.transmit_dropped]));
     let info = port.info();
+    let (flow_rules, flow_rules_refused) = port.flow_rules();
     let (rx, tx) = info.as_ref().map_or((0, 0), |info| (info.rx_queues, info.tx_queues));
     json!({
         "name": port.name,
@@ -115,6 +116,8 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
         "workers": switch.workers().len(),
         "workers_handing_off": if tx == 0 { 0 } else { switch.workers().len().saturating_sub(tx.into()) },
         "steering": info.as_ref().map(|info| info.steering),
+        "flow_rules": flow_rules,
+        "flow_rules_refused": flow_rules_refused,
         "offloads": info.as_ref().map(|info| &info.offloads),
         "receive_packets": sum(|queue| queue.received.packets.get()),
         "receive_bytes": sum(|queue| queue.received.bytes.get()),

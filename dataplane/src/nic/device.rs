@@ -9,10 +9,12 @@ use dpdk_sys::*;
 use super::bond::{Bond, Changes};
 use super::eal::{Eal, error_text};
 use super::ethdev::{Ethdev, failed, static_name};
+use super::flow_rule::FlowRules;
 use super::mempool::{Mempool, Need, Pool, Pools};
 use super::offload::abilities;
 use super::port::{Info, MemberState, Port};
 use super::queue::{DriverKind, Queue, QueueId, RxQueue, SEGMENTS_MAX, TxQueue};
+use super::steering::{Steering, Target};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN};
 
 /// Descriptors of a queue, as far as the device allows.
@@ -42,6 +44,8 @@ pub(super) struct Device {
     ethdev: Ethdev,
     bond: Option<Bond>,
     setup: Setup,
+    /// Its rules, if it takes any; else why not.
+    steering: Result<Steering<FlowRules>, String>,
     pool: Option<(Arc<Mempool>, usize)>,
 }
 
@@ -61,7 +65,7 @@ struct Setup {
 
 impl Device {
     /// Probes what is behind `port`, sets up as many queues as are wanted and it has, and starts it.
-    pub(super) fn open(port: &Port, eal: &mut Eal, pools: &mut Pools) -> Result<Self, String> {
+    pub(super) fn open(port: &Port, eal: &mut Eal, pools: &mut Pools, workers: u16) -> Result<Self, String> {
         eal.forget();
         let found = match port.bond {
             Some(mode) => Bond::make(port, mode, eal).map(|(ethdev, bond)| (ethdev, Some(bond))),
@@ -76,8 +80,8 @@ impl Device {
                     return Err(error);
                 }
             };
-            let mut device = Self { ethdev, bond, setup, pool: None };
-            match device.set_up(port, pools) {
+            let mut device = Self { ethdev, bond, setup, steering: Err(String::new()), pool: None };
+            match device.set_up(port, pools, workers) {
                 Ok(()) => Ok(device),
                 Err(error) => {
                     device.close(pools);
@@ -88,25 +92,49 @@ impl Device {
         opened.map_err(|error| eal.explain(&error))
     }
 
-    fn set_up(&mut self, port: &Port, pools: &mut Pools) -> Result<(), String> {
+    fn set_up(&mut self, port: &Port, pools: &mut Pools, workers: u16) -> Result<(), String> {
         self.configure(port, &self.setup)?;
         let (pool, mbufs) = pools.reserve(&self.setup.need)?;
         self.pool = Some((pool.clone(), mbufs));
         self.set_up_queues(&self.setup, &pool)?;
-        self.start()
+        self.start(workers)
     }
 
     /// Starts it, for the first time or after [`Device::stop`].
-    pub(super) fn start(&mut self) -> Result<(), String> {
+    pub(super) fn start(&mut self, workers: u16) -> Result<(), String> {
         if let Some(bond) = &self.bond {
             bond.has_memory(self.setup.need.tx_queues, self.setup.need.tx_descriptors)?;
         }
         self.ethdev.start()?;
-        self.bond.as_mut().map_or(Ok(()), Bond::started)
+        self.bond.as_mut().map_or(Ok(()), Bond::started)?;
+        let queues = self.setup.need.rx_queues;
+        self.steering = if queues > 1 {
+            Steering::new(FlowRules { number: self.ethdev.number }, queues, workers)
+        } else {
+            Err("there is one RX queue".to_owned())
+        };
+        Ok(())
+    }
+
+    /// Whether it takes rules for stations.
+    pub(super) fn steers(&self) -> bool {
+        self.steering.is_ok()
+    }
+
+    /// Leads frames for these stations, and no others, to their workers.
+    pub(super) fn steer(&mut self, targets: &[Target], port: &Port) {
+        if let Ok(steering) = &mut self.steering {
+            steering.follow(targets);
+            let (held, refused) = steering.held();
+            port.set_flow_rules(held, refused.map(str::to_owned));
+        }
     }
 
     /// Stops it; it stays as it is set up. Its queues have come back.
     pub(super) fn stop(&mut self) {
+        if let Ok(steering) = &mut self.steering {
+            steering.follow(&[]); // some drivers keep rules over a stop, and some do not
+        }
         self.ethdev.stop();
         if let Some(bond) = &mut self.bond {
             bond.stopped();
@@ -280,7 +308,8 @@ impl Device {
             tx_queues,
             rx_descriptors,
             tx_descriptors,
-            steering: setup.steering,
+            steering: if self.steers() { "flow_rules" } else { setup.steering },
+            flow_rules_refused: self.steering.as_ref().err().cloned(),
             offloads: [rx, tx].concat(),
         }
     }

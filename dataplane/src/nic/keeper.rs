@@ -12,6 +12,7 @@ use super::eal::Eal;
 use super::mempool::{PoolUse, Pools};
 use super::port::{Port, PortState};
 use super::queue::Queue;
+use super::steering::Target;
 
 /// Between two looks at links.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,6 +33,8 @@ pub trait Host: Send + Sync {
     fn attach(&self, port: u16, queues: Vec<Queue>) -> Result<(), String>;
     /// Takes all queues of a port back: no worker touches them any more, or sends for it. What was learnt behind it is forgotten.
     fn detach(&self, port: u16);
+    /// The stations of guests that frames by this port may be for, each with the worker that has all the rings of its guest.
+    fn targets(&self, port: u16) -> Vec<Target>;
     /// Takes all queues of a port back for as long as `change` takes, and hands out those that it gives. Nothing is forgotten.
     ///
     /// # Errors
@@ -126,7 +129,7 @@ impl Keeper {
                 Ok(eal) => {
                     let pools = Pools::new(ports.len());
                     let slots = ports.into_iter().map(Slot::new).collect();
-                    let mut keeping = Keeping { eal, pools, uses, slots, host };
+                    let mut keeping = Keeping { eal, pools, uses, slots, host, workers: cpus.len() as u16 };
                     keeping.look(Instant::now());
                     let _ = tried.send(());
                     keeping.run(&receiver);
@@ -188,6 +191,7 @@ struct Keeping {
     uses: Arc<Mutex<Vec<PoolUse>>>,
     slots: Vec<Slot>,
     host: Arc<dyn Host>,
+    workers: u16,
 }
 
 impl Keeping {
@@ -206,6 +210,7 @@ impl Keeping {
                     self.look(now);
                     if now >= slow_at {
                         slow_at = now + SLOW;
+                        self.steer();
                         self.look_at_statistics();
                     }
                     look_at = Instant::now() + LOOK;
@@ -280,6 +285,15 @@ impl Keeping {
         device.look_at_link(port);
     }
 
+    /// Frames go where the rings that they are for are now.
+    fn steer(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_running) {
+            if let Some(device) = slot.device.as_mut().filter(|device| device.steers()) {
+                device.steer(&self.host.targets(slot.port.id), &slot.port);
+            }
+        }
+    }
+
     fn look_at_statistics(&self) {
         for slot in &self.slots {
             if let Some(device) = &slot.device {
@@ -291,15 +305,15 @@ impl Keeping {
 
     /// Puts a port into use, if it is not.
     fn open(&mut self, index: usize, now: Instant) {
-        let Self { eal, pools, slots, host, .. } = self;
-        let slot = &mut slots[index];
+        let Self { eal, pools, slots, host, workers, .. } = self;
+        let (slot, workers) = (&mut slots[index], *workers);
         if slot.is_running {
             return;
         }
         let port = &slot.port;
         let opened = match slot.device.take() {
-            None => Device::open(port, eal, pools),
-            Some(mut device) => match device.start() {
+            None => Device::open(port, eal, pools, workers),
+            Some(mut device) => match device.start(workers) {
                 Ok(()) => Ok(device),
                 Err(error) => {
                     device.close(pools);

@@ -207,6 +207,22 @@ impl<const N: usize> Mbufs<N> {
         Some(data(mbuf, u32::from(mbuf.buf_len.saturating_sub(mbuf.data_off))))
     }
 
+    /// Moves the last mbuf, which is as it came from its pool but for a frame of `len` bytes that was written into it, behind
+    /// those of `to`, if there is a place.
+    #[inline]
+    pub fn move_last<const M: usize>(&mut self, len: u32, to: &mut Mbufs<M>) {
+        if to.0.is_full() {
+            return;
+        }
+        let Some(at) = self.0.pop() else { return };
+        // SAFETY: an mbuf of ours, of which nobody else has a reference.
+        if let Some(mbuf) = unsafe { at.as_mut() } {
+            mbuf.data_len = len as u16;
+            mbuf.pkt_len = len;
+            to.0.push(at);
+        }
+    }
+
     /// Takes the last `count` mbufs out, as one frame of `len` bytes, with which they were filled in their order here.
     #[inline]
     pub fn chain_last(&mut self, count: usize, len: u32, flags: TxFlags) -> Option<Mbuf> {

@@ -139,8 +139,11 @@ pub struct Info {
     pub rx_descriptors: u16,
     /// Descriptors of a TX queue.
     pub tx_descriptors: u16,
-    /// What frames are spread over RX queues by: `rss`, `driver`, or `none` if there is one.
+    /// What frames are spread over RX queues by: `flow_rules`, for the stations of guests, and RSS for the rest; `rss`, `driver`, or
+    /// `none` if there is one.
     pub steering: &'static str,
+    /// Why the device takes no rules.
+    pub flow_rules_refused: Option<String>,
     /// What the NIC does by itself, in DPDK's words.
     pub offloads: Vec<String>,
 }
@@ -154,6 +157,8 @@ struct Status {
     xstats: Vec<(String, u64)>,
     /// Of a bond.
     members: Vec<Member>,
+    /// Rules that the device holds, and why it took no more.
+    flow_rules: (usize, Option<String>),
 }
 
 /// A NIC port.
@@ -185,6 +190,7 @@ impl Port {
             info: None,
             xstats: Vec::new(),
             members: Vec::new(),
+            flow_rules: (0, None),
         };
         let (devices, bond) = match &nic.uplink {
             Uplink::Device(device) => (vec![device.clone()], None),
@@ -206,6 +212,18 @@ impl Port {
     #[must_use]
     pub fn device(&self) -> &str {
         self.devices.first().map_or("", String::as_str)
+    }
+
+    /// Rules for stations that its device holds, and why it took no more, or none.
+    #[must_use]
+    pub fn flow_rules(&self) -> (usize, Option<String>) {
+        let status = self.status();
+        let refused = status.info.as_ref().and_then(|info| info.flow_rules_refused.clone());
+        (status.flow_rules.0, refused.or_else(|| status.flow_rules.1.clone()))
+    }
+
+    pub(super) fn set_flow_rules(&self, held: usize, refused: Option<String>) {
+        self.status().flow_rules = (held, refused);
     }
 
     /// The members of its bond, while it runs.
@@ -292,6 +310,7 @@ impl Port {
         (status.state, status.info) = (state, None);
         status.xstats.clear();
         status.members.clear();
+        status.flow_rules = (0, None);
         status.last_error = error;
         is_news
     }

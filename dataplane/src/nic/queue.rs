@@ -102,15 +102,21 @@ pub struct RxQueue {
     pub held: Mbufs<BURST>,
     /// The first held frame was flooded to the ports before this one, as far as one visit may: it goes on here.
     pub flood_begun: Option<u16>,
+    /// The slot that the last burst went to, most likely the next one's, too.
+    pub last_receiver: u16,
 }
 
 impl RxQueue {
     pub(super) fn ethdev(port: u16, queue: u16, is_virtio: bool) -> Self {
-        Self { driver: Driver::Ethdev(port, queue), is_virtio, held: Mbufs::new(), flood_begun: None }
+        Self::new(Driver::Ethdev(port, queue), is_virtio)
     }
 
     pub(super) fn double(wire: Arc<Wire>) -> Self {
-        Self { driver: Driver::Double(wire), is_virtio: true, held: Mbufs::new(), flood_begun: None }
+        Self::new(Driver::Double(wire), true)
+    }
+
+    fn new(driver: Driver, is_virtio: bool) -> Self {
+        Self { driver, is_virtio, held: Mbufs::new(), flood_begun: None, last_receiver: u16::MAX }
     }
 
     fn is_double(&self) -> bool {
@@ -286,6 +292,15 @@ impl TxQueue {
         if let Some(frame) = self.spare.chain_last(count, len, flags) {
             self.push(frame, flags);
         }
+    }
+
+    /// The last spare mbuf was filled with a frame of `len` bytes that asks for nothing: it is to be sent.
+    #[inline]
+    pub fn fill_plain(&mut self, len: u32) {
+        if self.ready.is_full() {
+            self.flush();
+        }
+        self.spare.move_last(len, &mut self.ready);
     }
 
     /// A frame that is to be sent as it is, asking for `flags`.

@@ -93,7 +93,7 @@ impl Walker {
         if rx.held.is_empty() {
             return Visit::default();
         }
-        let begun = rx.flood_begun;
+        let (begun, likely) = (rx.flood_begun, usize::from(rx.last_receiver));
         let (is_virtio, mut burst) = (rx.is_virtio, std::mem::take(&mut rx.held));
         burst.prefetch();
         let mut list = ChainList::new();
@@ -101,6 +101,11 @@ impl Walker {
         let count = if begun.is_some() { 1 } else { burst.len() };
         let unread = list.fill((0..count).map(|index| burst.pieces(index)));
         let (port, mtu, queue_counters) = (queue.id.port, queue.mtu, queue.counters.clone());
+        // As of a guest's burst: where the last one went.
+        let mut room = ChainList::new();
+        if let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(likely), memories.get(likely)) {
+            pair.reserve(memory, unread.len(), &mut room);
+        }
         let overdue = super::walk::pay_if_owed(owed, pairs);
 
         let source = Source {
@@ -120,7 +125,6 @@ impl Walker {
         spread.begin();
         let (longest, asking) = (read.longest, read.asking);
         let frames = Frames { heads, lens, longest, list: frames_list, header_len: 0, asking, offloads, growths: None };
-        let mut room = ChainList::new();
         let mut exit = Exit {
             worker: *number,
             expected: *expected,
@@ -137,9 +141,9 @@ impl Walker {
             frames,
             vlans: has_vlans.then_some(&*vlans),
             retagged: Some(retagged),
-            likely: usize::MAX,
+            likely,
             room: &mut room,
-            last: usize::MAX,
+            last: likely,
             path: &counters.nic_to_guest,
             moves: Some(Moves { mbufs: &burst, staged: ArrayVec::new() }),
             flooded: flood,
@@ -151,8 +155,11 @@ impl Walker {
         } else {
             goes_on = exit.flood(forward, flood, outputs, begun);
         }
-        let staged = exit.moves.map(|moves| moves.staged).unwrap_or_default();
+        let (last, staged) = (exit.last as u16, exit.moves.map(|moves| moves.staged).unwrap_or_default());
         drop((list, room));
+        if let Some(Some(pair)) = pairs.get_mut(likely) {
+            pair.unreserve();
+        }
         for (to, group) in staged {
             // Nothing of the burst's memory is looked at any more but by who gets it.
             let asked = |index: usize| {
@@ -171,6 +178,7 @@ impl Walker {
         if let Some(rx) = nic_at(nics, slot).and_then(|queue| queue.rx.as_mut()) {
             rx.held = burst;
             rx.flood_begun = goes_on;
+            rx.last_receiver = last;
         }
         Visit { frames: taken, more, overdue }
     }
@@ -280,6 +288,7 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
     let Some(tx) = &mut queue.tx else { return Delivered::default() };
     let (mut done, mut short) = (Delivered::default(), Shortage::default());
     let _ = tx.spare(mask.count_ones() as usize); // together, if they can be had
+    let has_grown = frames.growths.is_some();
     if frames.asking & mask == 0 && frames.longest <= tx.room {
         for index in set_bits(mask) {
             let len = frames.lens[index];
@@ -287,11 +296,13 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
                 short.empty += 1;
                 continue;
             };
-            done.copied += frames.copy_to::<true>(index, room) as u64;
+            let copied =
+                if has_grown { frames.copy_to::<true>(index, room) } else { frames.copy_to::<false>(index, room) };
+            done.copied += copied as u64;
             done.packets += 1;
             done.bytes += u64::from(len);
             let len = pad(room, len);
-            tx.fill(1, len, TxFlags::NONE);
+            tx.fill_plain(len);
         }
     } else {
         let can = tx.can;

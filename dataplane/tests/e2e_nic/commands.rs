@@ -61,6 +61,12 @@ fn ports_come_and_go_under_traffic() {
         .map(|reason| dropped(&ringway, "one", reason) + dropped(&ringway, "two", reason));
     assert!(lost.iter().sum::<u64>() > 0, "{lost:?}");
 
+    let counted = ringway.metrics().unwrap();
+    for name in ["rx_good_packets", "tx_good_packets"] {
+        let xstat = counted.sum("ringway_nic_xstat_total", &[("port", "one"), ("name", name)]);
+        assert!(xstat > 0.0, "{name} of the driver's own counters");
+    }
+
     // A stopped port can be removed, a removed one neither started nor stopped.
     answer("stop", "stopped", true);
     answer("add", "stopped", false);

@@ -14,6 +14,7 @@ mod kernels;
 mod others;
 #[path = "../offloads/packet.rs"]
 mod packet;
+mod steering;
 mod virtio;
 
 use std::time::Duration;

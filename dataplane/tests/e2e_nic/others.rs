@@ -68,7 +68,7 @@ fn a_tap_with_four_queues() {
             socket.set_read_timeout(Some(crate::SEEN)).unwrap();
             let said: Vec<u8> = (0..500).map(|byte| (byte + flow) as u8).collect();
             socket.send_to(&said, (format!("10.89.3.{host}"), 9)).unwrap();
-            let (header, came) = datagram(guest);
+            let (header, came) = datagram(guest, station);
             assert_eq!(came[42..], said);
             assert_eq!(header, NetHeader { flags: DATA_VALID, ..NetHeader::default() }, "the driver checks");
 
@@ -115,11 +115,11 @@ fn a_tap_with_four_queues() {
     assert_balances(&ringway);
 }
 
-/// The next frame that is a datagram to port 9, and what is said of it.
-fn datagram(guest: &mut Guest) -> (NetHeader, Vec<u8>) {
+/// The next frame that is a datagram to port 9 of this station, and what is said of it. What is for others may have been flooded.
+fn datagram(guest: &mut Guest, station: [u8; 6]) -> (NetHeader, Vec<u8>) {
     loop {
         let (header, came) = guest.receive_asking().unwrap();
-        if came.get(23) == Some(&17) && came[36..38] == [0, 9] {
+        if came.get(23) == Some(&17) && came[36..38] == [0, 9] && came[..6] == station {
             return (header, came);
         }
     }

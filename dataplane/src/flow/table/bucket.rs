@@ -32,8 +32,9 @@ impl Strays {
     }
 
     /// Whether a key with this tag may be one of them.
+    #[inline(always)]
     pub(super) fn may_have(self, tag: u16) -> bool {
-        self.0 & Self::bit(tag) != 0
+        self.any() && self.0 & Self::bit(tag) != 0
     }
 
     /// How many.
@@ -42,6 +43,7 @@ impl Strays {
         self.0 & 0xff
     }
 
+    #[inline(always)]
     fn bit(tag: u16) -> u32 {
         1 << (8 + ((u32::from(tag) * 24) >> 16))
     }

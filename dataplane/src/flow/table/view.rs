@@ -3,7 +3,7 @@
 use super::Shared;
 use super::bucket::Bucket;
 use super::entry::{Entry, Parts, Stamp, Words};
-use crate::cpu::prefetch;
+use crate::cpu::{prefetch, prefetch_far};
 
 /// Buckets among which a key may be: its own, and for a stray those that share 256 bytes with it.
 pub(super) const NEIGHBOURS: usize = 4;
@@ -18,6 +18,7 @@ pub struct View<'a, K, V, const KEY: usize, const REST: usize> {
     // Of the same: read once for a burst.
     buckets: &'a [Bucket],
     entries: &'a [Entry<KEY>],
+    is_large: bool,
 }
 
 impl<K, V, const KEY: usize, const REST: usize> Clone for View<'_, K, V, KEY, REST> {
@@ -68,6 +69,9 @@ const ELSEWHERE: u32 = u32::MAX - 1;
 /// Entries have smaller numbers.
 pub(super) const ENTRIES_MAX: usize = ELSEWHERE as usize;
 
+/// From so many entries on most lines come from memory, and the second-level cache fetches them.
+const LARGE: usize = 1 << 22;
+
 /// The half of a hash that chooses the bucket.
 const LOW: u64 = 0xffff_ffff;
 
@@ -90,7 +94,13 @@ pub(super) struct Place {
 impl<'a, K: Words<KEY>, V: Parts<REST>, const KEY: usize, const REST: usize> View<'a, K, V, KEY, REST> {
     #[inline(always)]
     pub(super) fn new(shared: &'a Shared<K, V, KEY, REST>) -> Self {
-        Self { shared, buckets: &shared.buckets, entries: &shared.entries }
+        let (buckets, entries) = (&*shared.buckets, &*shared.entries);
+        Self { shared, buckets, entries, is_large: entries.len() >= LARGE }
+    }
+
+    #[inline(always)]
+    fn fetch(self, at: *const u8) {
+        if self.is_large { prefetch_far(at) } else { prefetch(at) }
     }
 
     /// Stage one: hashes the key and asks for its bucket. What it gives stands for the key in this table: the bucket's number in
@@ -101,7 +111,7 @@ impl<'a, K: Words<KEY>, V: Parts<REST>, const KEY: usize, const REST: usize> Vie
         let hash = self.shared.secret.hash_words(key.words());
         // The lower half, as a fraction of all buckets.
         let bucket = ((hash & LOW) * self.buckets.len() as u64) >> 32;
-        prefetch((&raw const self.buckets[bucket as usize]).cast());
+        self.fetch((&raw const self.buckets[bucket as usize]).cast());
         hash & !LOW | bucket
     }
 
@@ -117,12 +127,16 @@ impl<'a, K: Words<KEY>, V: Parts<REST>, const KEY: usize, const REST: usize> Vie
         let bucket = &self.buckets[home(hash)];
         let (ways, strays) = bucket.look(tag(hash));
         if ways == 0 {
-            return Way { way: 0, number: if strays.any() { ELSEWHERE } else { NONE } };
+            if !strays.may_have(tag(hash)) {
+                return Way { way: 0, number: NONE };
+            }
+            (1..NEIGHBOURS).for_each(|step| self.fetch((&raw const self.buckets[home(hash) ^ step]).cast()));
+            return Way { way: 0, number: ELSEWHERE };
         }
         let way = ways.trailing_zeros();
         let number = bucket.entry(way as usize);
         if let Some(entry) = self.entries.get(number as usize) {
-            prefetch((&raw const *entry).cast());
+            self.fetch((&raw const *entry).cast());
         }
         Way { way, number }
     }
