@@ -45,7 +45,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use error::Error;
-pub use plan::{Bridge, Count, Feature, Idle, Mode, Nic, Plan, Port, PortKind, Unit, VhostUser, Workers};
+pub use plan::{Bridge, Choice, Count, Feature, Idle, Mode, Nic, Pin, Plan, Port, PortKind, Unit, VhostUser, Workers};
 pub use policy::{
     BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, PORT_MACS_MAX_DEFAULT, PortPolicy,
     RateLimit, RateUnit, STORM_LIMIT_DEFAULT, StaticMac,

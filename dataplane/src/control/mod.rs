@@ -13,4 +13,5 @@ mod view;
 pub use client::Client;
 pub use order::Order;
 pub use server::Server;
+pub use table::layout;
 pub use view::View;
