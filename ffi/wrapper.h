@@ -22,9 +22,8 @@
 #include <rte_mempool.h>
 #include <rte_version.h>
 
-#if __has_include(<rte_eth_bond.h>)
 #include <rte_eth_bond.h>
-#endif
+#include <rte_eth_bond_8023ad.h>
 
 /* `rte_errno` is a macro over a thread-local variable, which bindgen cannot bind. */
 static inline int dpdk_sys_errno(void)

@@ -102,6 +102,7 @@ mod tests {
         let latency = |p99_us| Latency {
             asked_mframes: 5.0,
             sent_mframes: 5.0,
+            windows: 50,
             lost: 0.0,
             p50_us: 1.0,
             p99_us,
@@ -109,7 +110,7 @@ mod tests {
         };
         let half_load = |p99_us| HalfLoad { latency: latency(p99_us), cpu_share: 1.0 };
         let (mframes, half_load) = (1000.0 / cycles, p99_us.map(half_load));
-        Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, cpu_share: 1.0, half_load })
+        Ok(Measured { mframes, cycles, burst: Some(60.0), load_dropped: 0, lost: None, cpu_share: 1.0, half_load })
     }
 
     /// Rounds of testpmd's cycles and Ringway's.

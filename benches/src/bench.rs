@@ -3,9 +3,12 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use crate::attack;
 use crate::cli::Options;
 use crate::closed_loop;
 use crate::flow_table;
+use crate::nic;
+use crate::offload;
 use crate::report::{Bar, Table};
 use crate::tcp;
 
@@ -40,6 +43,17 @@ pub(crate) const BENCHES: &[Bench] = &[
         run: closed_loop::run,
     },
     Bench { name: "tcp", about: "TCP between two Linux guests in QEMU, offloads passed through", run: tcp::run },
+    Bench { name: "nic", about: "busy cycles of one core a frame, from a NIC to a DPDK guest and back", run: nic::run },
+    Bench {
+        name: "offload",
+        about: "busy cycles of one core a byte, for checksums and segments that a guest leaves undone",
+        run: offload::run,
+    },
+    Bench {
+        name: "attack",
+        about: "what one hostile guest costs its neighbours, beside Open vSwitch; and what 64 K flows cost",
+        run: attack::run,
+    },
     Bench {
         name: "flow-table",
         about: "cycles a lookup, an insert and a delete of the flow table, DPDK's rte_hash and hashbrown",

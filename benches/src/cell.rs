@@ -51,6 +51,7 @@ pub(crate) enum Figure {
 pub(crate) const MFRAMES: Figure = Figure::Full(|measured| Some(measured.mframes));
 pub(crate) const CYCLES: Figure = Figure::Full(|measured| Some(measured.cycles));
 pub(crate) const P99_US: Figure = Figure::Half(|latency| latency.p99_us);
+pub(crate) const LOST: Figure = Figure::Full(|measured| Some(measured.lost? * 100.0));
 const BURST: Figure = Figure::Full(|measured| measured.burst);
 const P50_US: Figure = Figure::Half(|latency| latency.p50_us);
 const LOST_PERCENT: Figure = Figure::Half(|latency| latency.lost * 100.0);
@@ -93,7 +94,7 @@ impl Cell {
         })
     }
 
-    fn summary(&self, backend: Backend, figure: Figure) -> Option<Summary> {
+    pub(crate) fn summary(&self, backend: Backend, figure: Figure) -> Option<Summary> {
         Summary::of(self.each(backend, figure).flatten())
     }
 
@@ -154,6 +155,7 @@ impl Cell {
                 "mframes": self.summary(backend, MFRAMES),
                 "cycles": self.summary(backend, CYCLES),
                 "burst": self.summary(backend, BURST),
+                "lost_percent_at_full_speed": self.summary(backend, LOST),
                 "p50_us": self.summary(backend, P50_US),
                 "p99_us": self.summary(backend, P99_US),
                 "lost_percent": self.summary(backend, LOST_PERCENT),
@@ -178,12 +180,14 @@ mod tests {
             cycles,
             burst: Some(30.0),
             load_dropped: 0,
+            lost: None,
             cpu_share: 1.0,
             half_load,
         };
         let latency = Latency {
             asked_mframes: 5.0,
             sent_mframes: 5.0,
+            windows: 50,
             lost: 0.000_1,
             p50_us: 2.0,
             p99_us: 4.125,

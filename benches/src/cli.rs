@@ -104,13 +104,27 @@ Latency: another load on CPU 1, benches/load/paced.c. One guest sends bursts of 
 the other receives and compares time stamps. All switches of a size and kind of ring get the same
 rate, half of the frames per second of testpmd in that round (of the first backend, without testpmd),
 all in one direction. A lost frame counts as one that took a second. Percentiles are those
-of windows of 20 ms, of which the lower quartile. What was measured at half load does not count where somebody else had over 7 %
-of either CPU, the load could not keep its pace, or testpmd or the first backend lost over 5 %.
+of windows of 20 ms in which the load kept its pace, of which the lower decile. What was measured at half load does not count where somebody else had over 7 %
+of either CPU, the load kept its pace in fewer than ten of them, or testpmd or the first backend lost over 5 %.
 
 The bench tcp: two Linux guests on CPU 1, booted anew for each row of each round, iperf3 with four
 streams from one to the other, the switch on CPU 0: ringway, dpdk-testpmd in io mode with tso=1, and
 ringway that offers its guests no offload. Of the options it takes --rounds, --seconds, --json, the
 first word of --packed, and testpmd or ringway as --backends. Some five minutes a round where guests are emulated.
+
+The bench nic: NIC, guest, NIC. The switch has CPU 0, and a NIC that never runs dry: DPDK's net_pcap in
+its own process, which copies 256 frames of 64 stations into mbufs, again and again, and frees what
+it is given to send. The guest on CPU 1 is dpdk-testpmd, which sends every frame back with its
+addresses swapped. So all of them look at the same frames, pay for the same NIC, and set the pace;
+\"cycles\" are busy ones of CPU 0, as each switch counts them, for each frame that came back to the NIC.
+Of the options it takes --rounds, --seconds, --sizes, --json, the first word of --packed, and testpmd,
+ovs or ringway as --backends, of which the first one tells good rounds from noisy ones.
+
+The bench offload: a guest on CPU 1, dpdk-testpmd with a file of TCP frames, leaves things undone for a
+NIC that does nothing of the kind: checksums in frames of 1514 bytes, or segments, each with its
+checksum, of frames of 64 KiB. The switch on CPU 0 is ringway or dpdk-testpmd in csum mode, with GSO
+on, whose checksum is of the whole frame: it is a wrong one for the segments, but as much work.
+Options as for nic, but for --sizes.
 
 The bench flow-table: tables of so many flows, filled, then measured in turn: lookups of 32 random keys
 a batch, on CPU 0, of flows that are there and of flows that are not; the same while a writer on CPU 1
@@ -120,6 +134,15 @@ what was deleted. All tables are in pages of the same size. A figure is the mean
 round but its slowest twentieth. Of the options it takes --rounds, --json and those named after it.
 10 M flows with keys of 40 bytes take 3.6 GiB of huge pages.
 
+The bench attack: a switch on CPU 0; on CPU 1 one thread that is all guests (benches/src/generator). Two of
+them, a neighbour and its peer, send each other a fifth of what the switch does for the two alone. Then
+a third sends as fast as its ring is emptied: random MACs, VLANs, 5-tuples; keys that collide under
+CRC32C; frames from the neighbour's MAC; broadcasts to 64 guests (31 on ovs, which has no more). Each
+attack meets a switch that was just started. The loss is that of the direction which suffers more, of
+what was due, beside the minute before. Before that, what a frame costs at 80 % of capacity, of one
+flow each way and of 64 K. Of the options it takes --rounds, --seconds, --json, and ringway or ovs as
+--backends. A round takes some 80 s with --seconds 2.
+
 Needs root, two CPUs and 1 GiB of memory for huge pages, which are given back at the end.
 Exit status: 0 every bar holds, 1 one does not, 2 nothing was measured.
 
@@ -127,6 +150,9 @@ Examples:
   scripts/bench loop
   scripts/bench loop --rounds 3 --seconds 2 --backends testpmd,ringway --sizes 64 --packed 1
   scripts/bench tcp --seconds 10
+  scripts/bench attack --rounds 3 --seconds 2
+  scripts/bench nic --rounds 5
+  scripts/bench offload
   scripts/bench flow-table --flows 65536 --key-bytes 16 --plot cost.svg
   RINGWAY_BIN=other/ringway scripts/bench loop --json other.json";
 

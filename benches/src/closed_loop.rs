@@ -21,7 +21,7 @@ use crate::report::{Bar, Table};
 use crate::switch::{self, Backend, Counted, Switch, Workshop};
 
 /// Until caches, learned addresses and the CPU's clock have settled.
-const WARM_UP: Duration = Duration::from_secs(2);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Measurements of one switch in a row until one had the CPUs for itself; the last one is taken as it is.
 const TRIES: usize = 3;
@@ -128,7 +128,7 @@ impl Case {
         let Counted { cycles, burst } = switch.end()?;
         ensure!(frames > 0.0, "no frame came back");
         let load_dropped = load.stop()?;
-        Ok(Measured { mframes: frames / 1e6, cycles, burst, load_dropped, cpu_share, half_load: None })
+        Ok(Measured { mframes: frames / 1e6, cycles, burst, load_dropped, lost: None, cpu_share, half_load: None })
     }
 
     /// One switch at a given rate, from its start to its end.
@@ -150,7 +150,10 @@ impl Case {
 
 /// Measures again, at once and a few times, where somebody else had a part of the CPUs. An error is as good as a figure; the
 /// outer one is that of an interrupted bench.
-fn undisturbed_if_can_be<M>(undisturbed: impl Fn(&M) -> bool, measure: impl Fn() -> Result<M>) -> Result<Result<M>> {
+pub(crate) fn undisturbed_if_can_be<M>(
+    undisturbed: impl Fn(&M) -> bool,
+    measure: impl Fn() -> Result<M>,
+) -> Result<Result<M>> {
     for _ in 1..TRIES {
         interrupt::check()?;
         let measured = measure();
@@ -188,7 +191,7 @@ fn half_load(round: &Round, backends: &[Backend]) -> Option<f64> {
 }
 
 /// Sleeps, and tells the smallest part of its CPU that one of these processes had meanwhile.
-fn cpu_share(processes: &[&mut Process], duration: Duration) -> Result<f64> {
+pub(crate) fn cpu_share(processes: &[&mut Process], duration: Duration) -> Result<f64> {
     let times = || processes.iter().map(|process| process.cpu_time()).collect::<Result<Vec<_>>>();
     let (begun, before) = (Instant::now(), times()?);
     interrupt::sleep(duration)?;
@@ -229,7 +232,15 @@ mod tests {
     use super::*;
 
     fn measured(mframes: f64) -> Result<Measured, String> {
-        Ok(Measured { mframes, cycles: 100.0, burst: None, load_dropped: 0, cpu_share: 1.0, half_load: None })
+        Ok(Measured {
+            mframes,
+            cycles: 100.0,
+            burst: None,
+            load_dropped: 0,
+            lost: None,
+            cpu_share: 1.0,
+            half_load: None,
+        })
     }
 
     #[test]

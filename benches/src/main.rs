@@ -6,7 +6,10 @@
 //! | [`mod@bench`] | the table of benches, and what each of them returns |
 //! | [`closed_loop`], [`cell`], [`bars`] | the bench `loop`: measuring, what it found, what it has to find |
 //! | [`tcp`], [`guests`] | the bench `tcp`, and the Linux guests that it boots |
+//! | [`nic`], [`offload`], [`uplink`] | the benches of those names, and the switches between a NIC and a guest that they measure |
 //! | [`flow_table`] | the bench `flow-table`: the table alone, beside those of others |
+//! | [`attack`] | the bench `attack`: one guest against the others |
+//! | [`generator`] | many guests on one thread, at a given rate or as fast as they can |
 //! | [`switch`] | what can be measured: Ringway, the floor, testpmd, Open vSwitch |
 //! | [`load`] | the pair of guests that keeps frames going round |
 //! | [`paced`] | the pair of guests of which one sends at a given rate, and the other sees how long it took |
@@ -17,6 +20,7 @@
 //!
 //! A new bench is a file with a `run` function, and a line in the table.
 
+mod attack;
 mod bars;
 mod bench;
 mod cell;
@@ -24,16 +28,20 @@ mod cli;
 mod closed_loop;
 mod compile;
 mod flow_table;
+mod generator;
 mod guests;
 mod interrupt;
 mod judge;
 mod load;
 mod machine;
+mod nic;
+mod offload;
 mod paced;
 mod report;
 mod stats;
 mod switch;
 mod tcp;
+mod uplink;
 
 use std::process::ExitCode;
 

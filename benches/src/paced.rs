@@ -37,7 +37,9 @@ pub(crate) struct Latency {
     pub(crate) sent_mframes: f64,
     /// Part of them that never arrived. In the percentiles each of these took a second.
     pub(crate) lost: f64,
-    /// Percentiles of windows of 20 ms, of which the lower quartile.
+    /// Windows of 20 ms in which the load kept its pace.
+    pub(crate) windows: u32,
+    /// Percentiles of these windows, of which the lower decile.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     /// Of all frames.
@@ -95,6 +97,7 @@ fn latency(line: &str, asked_mframes: f64) -> Option<Latency> {
         asked_mframes,
         sent_mframes: of("sent")?,
         lost: of("lost")?,
+        windows: of("windows")? as u32,
         p50_us: of("p50_us")?,
         p99_us: of("p99_us")?,
         p99_all_us: of("p99_all_us")?,
@@ -111,11 +114,15 @@ mod tests {
             asked_mframes: 10.0,
             sent_mframes: 9.998,
             lost: 0.000_012,
+            windows: 87,
             p50_us: 3.21,
             p99_us: 8.97,
             p99_all_us: 40.2,
         };
-        assert_eq!(latency("sent 9.998 lost 0.000012 p50_us 3.21 p99_us 8.97 p99_all_us 40.2", 10.0), Some(expected));
+        assert_eq!(
+            latency("sent 9.998 lost 0.000012 windows 87 p50_us 3.21 p99_us 8.97 p99_all_us 40.2", 10.0),
+            Some(expected)
+        );
         assert_eq!(latency("sent 9.998 lost 0.000012 p50_us", 10.0), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::FILE_BYTES_MAX;
+use crate::device::BOND_MEMBERS_MAX;
 use crate::socket::PATH_BYTES_MAX;
 use crate::validate::{MAC_AGEING_SECONDS_MAX, MTU_MAX, MTU_MIN, NIC_QUEUES_MAX};
 use crate::vlan::VLAN_MAX;
@@ -163,8 +164,14 @@ pub(crate) enum Problem {
          \"net_af_packet0,iface=veth0\""
     )]
     BadDevice(String),
-    #[error("device `{name}` is already that of the port on line {first_line}; give each its own")]
+    #[error("device `{name}` is already used on line {first_line}; give each its own")]
     DuplicateDevice { name: String, first_line: usize },
+    #[error("`device` and `bond` exclude each other; remove one of them, or list the device in `members`")]
+    DeviceAndBond,
+    #[error("a bond of {0} members is none that there is; list 1 to {max} devices", max = BOND_MEMBERS_MAX)]
+    BondMembers(usize),
+    #[error("`{0}` is a bond itself; list devices only")]
+    BondInBond(String),
     #[error("`{key}` is for ports of kind \"{kind}\"; remove it, or write `kind = \"{kind}\"`")]
     KeyOfAnotherKind { key: &'static str, kind: &'static str },
     #[error("this [[port]] is in no bridge; add `bridge = \"NAME\"` with {0}")]

@@ -45,13 +45,16 @@ use std::io::Read;
 use std::path::Path;
 
 pub use error::Error;
-pub use plan::{Bridge, Choice, Count, Feature, Idle, Mode, Nic, Pin, Plan, Port, PortKind, Unit, VhostUser, Workers};
+pub use plan::{
+    Bond, BondMode, Bridge, Choice, Count, Feature, Idle, Mode, Nic, Pin, Plan, Port, PortKind, Unit, Uplink,
+    VhostUser, Workers,
+};
 pub use policy::{
-    BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, PORT_MACS_MAX_DEFAULT, PortPolicy,
-    RateLimit, RateUnit, STORM_LIMIT_DEFAULT, StaticMac,
+    BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, NIC_MACS_MAX_DEFAULT,
+    PORT_MACS_MAX_DEFAULT, PortPolicy, RateLimit, RateUnit, STORM_LIMIT_DEFAULT, StaticMac,
 };
 pub use validate::MTU_MAX;
-pub use vlan::{VLAN_MAX, Vlan, VlanSet};
+pub use vlan::{PRIORITY_OVER_TAG, VLAN_MAX, Vlan, VlanSet};
 
 use error::Problem;
 use source::Source;

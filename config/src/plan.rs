@@ -18,6 +18,8 @@ pub struct Plan {
     pub macs_max: u32,
     /// DPDK is to be started although no port may need it.
     pub nic_allowed: bool,
+    /// MiB that DPDK starts with, 64 to 65,536; what the ports need, as far as can be told before, if not said.
+    pub nic_memory_mib: Option<usize>,
     /// The poll-mode workers.
     pub workers: Workers,
     /// The bridges in the order written; their names differ.
@@ -186,20 +188,53 @@ pub enum PortKind {
     Nic(Nic),
 }
 
-/// A NIC: a device that DPDK has a driver for.
+/// A NIC, or several as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nic {
-    /// A PCI address such as `0000:03:00.0`, or the name of a virtual device of DPDK, which begins with `net_`, and its
-    /// arguments. At most 512 printable ASCII characters.
-    pub device: String,
+    /// What frames come and go by.
+    pub uplink: Uplink,
     /// RX and TX queues, 1 to 16, dealt out to the workers in turn; as many as there are workers if not said.
     pub queues: Option<u16>,
 }
 
-impl Nic {
-    /// The device without its arguments.
-    pub fn name(&self) -> &str {
-        self.device.split(',').next().unwrap_or_default()
+/// What frames of a NIC port come and go by. A device is a PCI address such as `0000:03:00.0`, or the name of a virtual device
+/// of DPDK, which begins with `net_`, and its arguments; at most 512 printable ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Uplink {
+    /// A device that DPDK has a driver for.
+    Device(String),
+    /// Several, used as one.
+    Bond(Bond),
+}
+
+/// Several devices used as one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bond {
+    /// How.
+    pub mode: BondMode,
+    /// Their devices, 1 to 8, none a bond itself. Of an active-backup bond the first is preferred at the start.
+    pub members: Vec<String>,
+}
+
+/// How the members of a bond are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BondMode {
+    /// One carries all frames; another takes its place when it fails. The switch at the other end need not know.
+    ActiveBackup,
+    /// IEEE 802.1AX: all whose other end agrees carry frames, spread over them by flow.
+    Lacp,
+}
+
+impl BondMode {
+    /// Every mode.
+    pub const ALL: [Self; 2] = [Self::ActiveBackup, Self::Lacp];
+
+    /// The name written in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ActiveBackup => "active-backup",
+            Self::Lacp => "lacp",
+        }
     }
 }
 

@@ -7,8 +7,10 @@ use crate::vlan::Vlan;
 
 /// Stations that the whole switch remembers unless told.
 pub const MACS_MAX_DEFAULT: u32 = 32_768;
-/// Stations behind one port, unless told.
-pub const PORT_MACS_MAX_DEFAULT: u32 = 8192;
+/// Stations behind a guest's port, unless told.
+pub const PORT_MACS_MAX_DEFAULT: u32 = 1024;
+/// Stations behind a NIC, unless told.
+pub const NIC_MACS_MAX_DEFAULT: u32 = 8192;
 /// Stations a second that may move to a port, unless told.
 pub const MAC_MOVES_DEFAULT: u32 = 100;
 /// Frames a second that a port may have flooded, unless told.

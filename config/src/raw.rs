@@ -22,6 +22,7 @@ pub(crate) struct Raw {
     pub(crate) metrics: Option<Text>,
     pub(crate) macs_max: Option<Number>,
     pub(crate) nic: Option<Text>,
+    pub(crate) nic_memory_mib: Option<Number>,
     pub(crate) workers: Option<Table<RawWorkers>>,
     #[serde(default)]
     pub(crate) bridge: Vec<Spanned<Table<RawBridge>>>,
@@ -61,6 +62,7 @@ pub(crate) struct RawPort {
     pub(crate) bridge: Option<Text>,
     pub(crate) socket: Option<Text>,
     pub(crate) device: Option<Text>,
+    pub(crate) bond: Option<Spanned<Table<RawBond>>>,
     pub(crate) queues: Option<Number>,
     pub(crate) mode: Option<Text>,
     pub(crate) mtu: Option<Number>,
@@ -80,6 +82,13 @@ pub(crate) struct RawPort {
     pub(crate) limit_out: Option<Spanned<Table<RawLimit>>>,
     pub(crate) macs_max: Option<Number>,
     pub(crate) mac_moves_per_second: Option<Number>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawBond {
+    pub(crate) mode: Option<Text>,
+    pub(crate) members: Option<Spanned<Vec<Text>>>,
 }
 
 #[derive(Debug, Deserialize)]

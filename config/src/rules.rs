@@ -89,8 +89,8 @@ impl Claims {
         name: &str,
         bridge: usize,
         raw: &RawPort,
+        default: PortPolicy,
     ) -> Result<PortPolicy, Error> {
-        let default = PortPolicy::default();
         let vlan = vlan(source, raw)?;
         let allowed_macs = self.allowed_macs(source, (name, bridge, &vlan), raw)?;
         let allowed_ips = self.allowed_ips(source, (name, bridge, &vlan), raw)?;

@@ -1,7 +1,7 @@
 //! From the file as written to the plan: every rule that the types of `raw` do not already hold.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use toml::Spanned;
 use crate::device::Devices;
 use crate::error::{Error, Problem};
 use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
-use crate::policy::MACS_MAX_DEFAULT;
+use crate::policy::{MACS_MAX_DEFAULT, NIC_MACS_MAX_DEFAULT, PORT_MACS_MAX_DEFAULT, PortPolicy};
 use crate::raw::{Number, Raw, RawBridge, RawPort, Table, Text};
 use crate::rules::{self, Claims, MACS_MAX};
 use crate::socket::{self, Sockets};
@@ -34,6 +34,8 @@ pub(crate) const MTU_MIN: u16 = 68;
 pub const MTU_MAX: u16 = 9000;
 /// Queues of a NIC, which is what net_tap has at most.
 pub(crate) const NIC_QUEUES_MAX: u16 = 16;
+/// Below it DPDK does not start; beyond it, it would not come to an end.
+const NIC_MEMORY_MIB: RangeInclusive<u64> = 64..=65_536;
 
 /// The plan, or the first thing wrong with what was written.
 pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(&Path) -> bool) -> Result<Plan, Error> {
@@ -45,11 +47,13 @@ pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(
     let macs_max =
         rules::number(source, raw.macs_max.as_ref(), "limit of stations", MACS_MAX)?.unwrap_or(MACS_MAX_DEFAULT);
     let nic_allowed = nic_allowed(source, raw.nic.as_ref())?;
+    let nic_memory_mib =
+        rules::number(source, raw.nic_memory_mib.as_ref(), "size of DPDK's memory in MiB", NIC_MEMORY_MIB)?;
     let workers = workers(source, raw.workers.map(|table| table.0))?;
     let bridges = bridges(source, raw.bridge)?;
     let sockets = Sockets::new(&control_socket, directory_exists);
     let ports = ports(source, raw.port, &bridges, &workers, sockets)?;
-    Ok(Plan { control_socket, metrics, macs_max, nic_allowed, workers, bridges, ports })
+    Ok(Plan { control_socket, metrics, macs_max, nic_allowed, nic_memory_mib, workers, bridges, ports })
 }
 
 fn metrics(source: &Source<'_>, written: Option<&Text>) -> Result<Option<SocketAddr>, Error> {
@@ -122,10 +126,11 @@ fn ports(
                 not_of_this_kind(source, "socket", raw.socket.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mode", raw.mode.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mask_features", raw.mask_features.as_ref(), VHOST_USER)?;
-                let written = required(source, &table, raw.device.take(), ("port", "device", "0000:03:00.0"))?;
-                PortKind::Nic(Nic { queues: queues(source, raw.queues.take())?, ..devices.claim(source, &written)? })
+                let uplink = devices.uplink(source, &table, &mut raw)?;
+                PortKind::Nic(Nic { uplink, queues: queues(source, raw.queues.take())? })
             } else {
                 not_of_this_kind(source, "device", raw.device.as_ref(), NIC)?;
+                not_of_this_kind(source, "bond", raw.bond.as_ref(), NIC)?;
                 not_of_this_kind(source, "queues", raw.queues.as_ref(), NIC)?;
                 let written = required(source, &table, raw.socket.take(), ("port", "socket", "/run/guests/vm1.sock"))?;
                 let socket = sockets.claim(source, &written)?;
@@ -134,7 +139,9 @@ fn ports(
                 let mask_features = mask_features(source, masked)?;
                 PortKind::VhostUser(VhostUser { socket, mode, mask_features })
             };
-            let policy = claims.port(source, &name, bridge, &raw)?;
+            let macs_max = if is_nic { NIC_MACS_MAX_DEFAULT } else { PORT_MACS_MAX_DEFAULT };
+            let default = PortPolicy { macs_max, ..PortPolicy::default() };
+            let policy = claims.port(source, &name, bridge, &raw, default)?;
             Ok(Port { name, bridge, mtu, pin, kind, policy })
         })
         .collect()

@@ -5,6 +5,10 @@ use std::fmt;
 /// The last VLAN: 0 stands for none, and 4095 is reserved (IEEE 802.1Q, table 9-2).
 pub const VLAN_MAX: u16 = 4094;
 
+/// Stands for the VLAN of a frame whose tag says a priority only and wraps another tag: none of its own, and without that tag
+/// it would be in the VLAN of the other. No tag can say so large a number.
+pub const PRIORITY_OVER_TAG: u16 = 0x1000;
+
 /// Which VLANs a port takes part in, and how its frames show theirs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Vlan {
@@ -35,15 +39,15 @@ impl Vlan {
         }
     }
 
-    /// The VLAN of a frame that came in by the port, by the VLAN of its tag (0 without one, or of a priority tag); `None` if it
-    /// may not come in.
+    /// The VLAN of a frame that came in by the port, by the VLAN of its tag (0 without one, or of a priority tag;
+    /// [`PRIORITY_OVER_TAG`]); `None` if it may not come in.
     #[inline]
     #[must_use]
     pub fn of_received(&self, tag: u16) -> Option<u16> {
         match self {
-            Self::Transparent => Some(tag),
+            Self::Transparent => Some(if tag == PRIORITY_OVER_TAG { 0 } else { tag }),
             Self::Access(id) => (tag == 0).then_some(*id),
-            Self::Trunk { native, .. } if tag == 0 => *native,
+            Self::Trunk { native, .. } if tag == 0 || tag == PRIORITY_OVER_TAG => *native,
             Self::Trunk { allowed, .. } => allowed.contains(tag).then_some(tag),
         }
     }
@@ -157,6 +161,10 @@ mod tests {
         assert_eq!(trunk(Some(20)).of_received(10), Some(10));
         assert_eq!(trunk(Some(20)).of_received(30), None);
         assert_eq!(trunk(Some(20)).of_received(4095), None);
+        assert_eq!(Vlan::Transparent.of_received(PRIORITY_OVER_TAG), Some(0));
+        assert_eq!(Vlan::Access(10).of_received(PRIORITY_OVER_TAG), None);
+        assert_eq!(trunk(Some(20)).of_received(PRIORITY_OVER_TAG), Some(20));
+        assert_eq!(trunk(None).of_received(PRIORITY_OVER_TAG), None);
     }
 
     #[test]

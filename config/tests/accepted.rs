@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringway_config::{
-    Bridge, BridgePolicy, Choice, Count, Feature, Flood, Idle, IpPrefix, Mode, Nic, Pin, Plan, Port, PortKind,
-    PortPolicy, RateLimit, RateUnit, StaticMac, Unit, VhostUser, Vlan, Workers, parse,
+    Bond, BondMode, Bridge, BridgePolicy, Choice, Count, Feature, Flood, Idle, IpPrefix, Mode, Nic, Pin, Plan, Port,
+    PortKind, PortPolicy, RateLimit, RateUnit, StaticMac, Unit, Uplink, VhostUser, Vlan, Workers, parse,
 };
 
 fn accept(text: &str) -> Plan {
@@ -37,6 +37,7 @@ fn an_empty_file_is_an_empty_switch_with_every_default() {
         metrics: Some(([127, 0, 0, 1], 9477).into()),
         macs_max: 32_768,
         nic_allowed: false,
+        nic_memory_mib: None,
         workers: Workers { flow_table_entries: 65_536, ..Workers::default() },
         bridges: Vec::new(),
         ports: Vec::new(),
@@ -129,10 +130,25 @@ fn nic_ports() {
             "nic = \"allowed\"\n[[bridge]]\nname = \"b\"\n\
              [[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"b\"\ndevice = \"{device}\"\nmtu = 9000\n"
         ));
-        let kind = PortKind::Nic(Nic { device: device.to_owned(), queues: None });
-        let policy = PortPolicy::default();
+        let kind = PortKind::Nic(Nic { uplink: Uplink::Device(device.to_owned()), queues: None });
+        let policy = PortPolicy { macs_max: 8192, ..PortPolicy::default() };
         assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, pin: None, kind, policy }]);
         assert!(plan.nic_allowed);
+    }
+}
+
+#[test]
+fn bonds() {
+    for (mode, written) in BondMode::ALL.into_iter().zip(["active-backup", "lacp"]) {
+        for members in [&["0000:03:00.0"][..], &["net_tap0,iface=a", "0000:03:00.1", "net_tap1"]] {
+            let plan = accept(&format!(
+                "nic_memory_mib = 64\n[[bridge]]\nname = \"b\"\n[[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"b\"\n\
+                 bond = {{ mode = \"{written}\", members = {members:?} }}\nqueues = 2\n"
+            ));
+            let bond = Bond { mode, members: members.iter().map(|&device| device.to_owned()).collect() };
+            assert_eq!(plan.ports[0].kind, PortKind::Nic(Nic { uplink: Uplink::Bond(bond), queues: Some(2) }));
+            assert_eq!(plan.nic_memory_mib, Some(64));
+        }
     }
 }
 

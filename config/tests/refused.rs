@@ -56,7 +56,8 @@ fn the_same_key_or_table_twice() {
 
 #[test]
 fn unknown_keys() {
-    let top = "use one of `control_socket`, `metrics`, `macs_max`, `nic`, `workers`, `bridge`, `port`";
+    let top =
+        "use one of `control_socket`, `metrics`, `macs_max`, `nic`, `nic_memory_mib`, `workers`, `bridge`, `port`";
     refused("\n\ncontrol = 1\n", 3, &["unknown key `control`", top]);
     refused("# plural\n[[ports]]\nname = \"a\"\n", 2, &["unknown key `ports`", top]);
     refused(
@@ -76,7 +77,7 @@ fn unknown_keys() {
         9,
         &[
             "unknown key `mask_feature`",
-            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `queues`, `mode`, `mtu`, `worker_cpus`, `worker_node`, `mask_features`",
+            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `bond`, `queues`, `mode`, `mtu`, `worker_cpus`, `worker_node`, `mask_features`",
         ],
     );
 }
@@ -232,14 +233,43 @@ fn nic_ports() {
     }
     refused(&good_then("device = \"net_tap0\"\n"), 8, &["`device` is for ports of kind \"nic\"; remove it"]);
     let again = "[[port]]\nname = \"b\"\nkind = \"nic\"\nbridge = \"br0\"\ndevice = \"NET_tap0,remote=x\"\n";
-    refused(&nic("net_tap0,iface=t", again), 12, &["device `net_tap0` is already that of the port on line 7"]);
+    refused(&nic("net_tap0,iface=t", again), 12, &["device `net_tap0` is already used on line 7"]);
     for queues in ["0", "17", "-1"] {
         let says = format!("{queues} queues are out of range; use 1 to 16");
         refused(&nic("net_tap0", &format!("queues = {queues}\n")), 8, &[&says]);
     }
     refused(&nic("net_tap0", "mtu = 9001\n"), 8, &["an MTU of 9001 bytes is out of range"]);
+    refused("nic_memory_mib = 63\n", 1, &["a size of DPDK's memory in MiB of 63 is out of range; use 64 to 65536"]);
     refused("nic = \"on\"\n", 1, &["unknown value of `nic` `on`; use `allowed`"]);
     refused("nic = true\n", 1, &["`nic` is boolean `true`; write text in double quotes"]);
+}
+
+#[test]
+fn bonds() {
+    let bond = |rest: &str| {
+        let head = "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"br0\"\n";
+        format!("{head}bond = {rest}\n")
+    };
+    let two = "members = [\"net_tap0\", \"net_tap1\"]";
+    refused(&bond("{}"), 7, &["this bond has no `mode`; add `mode = \"active-backup\"`"]);
+    refused(&bond("{ mode = \"lacp\" }"), 7, &["this bond has no `members`; add `members = [\"0000:03:00.0\", "]);
+    let words = "unknown mode of a bond `802.3ad`; use one of `active-backup`, `lacp`";
+    refused(&bond(&format!("{{ mode = \"802.3ad\", {two} }}")), 7, &[words]);
+    refused(&bond(&format!("{{ mode = \"lacp\", {two}, primary = \"net_tap0\" }}")), 7, &["unknown key `primary`"]);
+    for (count, members) in [(0, String::new()), (9, (0..9).map(|n| format!("\"net_tap{n}\", ")).collect())] {
+        let says = format!("a bond of {count} members is none that there is; list 1 to 8 devices");
+        refused(&bond(&format!("{{ mode = \"lacp\", members = [{members}] }}")), 7, &[&says]);
+    }
+    let of = |members: &str| bond(&format!("{{ mode = \"lacp\", members = [{members}] }}"));
+    refused(&of("\"eth0\""), 7, &["`eth0` is no device; write a PCI address"]);
+    refused(&of("\"net_bonding0,mode=1\""), 7, &["`net_bonding0,mode=1` is a bond itself; list devices only"]);
+    refused(&of("\"net_tap0\", \"NET_tap0,iface=x\""), 7, &["device `net_tap0` is already used on line 7"]);
+    let both = bond(&format!("{{ mode = \"lacp\", {two} }}")) + "device = \"net_tap2\"\n";
+    refused(&both, 8, &["`device` and `bond` exclude each other; remove one of them"]);
+    let again = "[[port]]\nname = \"b\"\nkind = \"nic\"\nbridge = \"br0\"\ndevice = \"net_tap1\"\n";
+    refused(&(of("\"net_tap0\", \"net_tap1\"") + again), 12, &["device `net_tap1` is already used on line 7"]);
+    refused(&good_then(&format!("bond = {{ mode = \"lacp\", {two} }}\n")), 8, &["`bond` is for ports of kind \"nic\""]);
+    refused(&good_then("queues = 2\n"), 8, &["`queues` is for ports of kind \"nic\"; remove it"]);
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 mod plan;
 mod simulate;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ringway::control::{Client, Order, View};
+use ringway::control::{Client, Order, PortCommand, View};
 use tracing::Level;
 
 /// A userspace host switch for virtual machines: guests plug in over vhost-user with packed virtqueues.
@@ -43,6 +45,20 @@ enum Command {
         to: u16,
         #[command(flatten)]
         socket: Socket,
+    },
+    /// Start, stop, remove or add a NIC port of a running switch. Done twice, it is as if done once.
+    Port {
+        /// What to do.
+        #[arg(value_enum)]
+        what: PortCommand,
+        /// The port's name.
+        name: String,
+        /// Print JSON, for machines.
+        #[arg(long)]
+        json: bool,
+        /// The control socket of the switch.
+        #[arg(long, value_name = "PATH", env = "RINGWAY_SOCKET", default_value = "/run/ringway/control.sock")]
+        socket: PathBuf,
     },
     /// Ask a running switch what it is doing.
     Show {
@@ -103,9 +119,14 @@ enum Log {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return wrong_usage(&error),
+    };
+    let done = match arguments.command {
         Command::Run { config, log } => run(&config, log),
         Command::Plan(arguments) => return plan::command(&arguments),
+        Command::Port { what, name, json, socket } => port(what, &name, json, &socket),
         Command::Show { what, json, socket } => show(what, json, &socket),
         Command::Workers(Workers::Add { cpu, socket }) => order(&Order::AddWorker { cpu }, &socket),
         Command::Workers(Workers::Simulate(simulate)) => simulate::command(&simulate),
@@ -119,6 +140,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version are no errors; everything else is one line, and status 2 as is the custom.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    use ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    match error.kind() {
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+        }
+        _ => eprintln!("ringway: {}", words::usage(error)),
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn run(config: &std::path::Path, log: Log) -> anyhow::Result<()> {
@@ -152,10 +185,20 @@ fn order(order: &Order, socket: &Socket) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A port that was to run and does not, as yet, is a failure, also of the command.
+fn port(what: PortCommand, name: &str, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {
+    let answer = Client::connect(socket)?.act(what, name)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else if answer["state"] != "failed" {
+        println!("{}", what.text(&answer));
+    }
+    anyhow::ensure!(answer["state"] != "failed", "port {}", what.text(&answer));
+    Ok(())
+}
+
 fn show(what: View, json: bool, socket: &std::path::Path) -> anyhow::Result<()> {
     let answer = Client::connect(socket)?.show(what)?;
     let text = if json { serde_json::to_string_pretty(&answer)? } else { what.table(&answer) };
-    // A reader that has seen enough closes the pipe; that is no error.
-    let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{}\n", text.trim_end()).as_bytes());
-    Ok(())
+    words::print(&format!("{}\n", text.trim_end()))
 }

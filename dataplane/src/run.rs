@@ -1,5 +1,7 @@
 //! A switch from start to end.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use ringway_config::Plan;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -21,6 +23,13 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     }
     let _server = Server::start(switch.clone(), &plan.control_socket)?;
     switch.open_nics()?;
+    let served = serve(plan, &switch, &mut signals);
+    switch.close_nics();
+    served
+}
+
+/// Serves guests until a signal comes.
+fn serve(plan: &Plan, switch: &Arc<Switch>, signals: &mut Signals) -> anyhow::Result<()> {
     let _sockets = switch.serve()?;
     let cpus = switch.workers().iter().map(|worker| worker.cpu.to_string()).collect::<Vec<_>>().join(" ");
     let (ports, bridges) = (counted(plan.ports.len(), "port"), counted(switch.bridges.len(), "bridge"));
@@ -28,7 +37,6 @@ pub fn run(plan: &Plan) -> anyhow::Result<()> {
     if let Some(signal) = signals.forever().next() {
         tracing::info!("ends on signal {signal}");
     }
-    switch.close_nics();
     Ok(())
 }
 
@@ -36,7 +44,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// As many file descriptors as the system allows: each connection is two, each queue pair up to eleven more, and the usual soft
+/// As many file descriptors as the system allows: each connection is two, each queue pair up to eight more, and the usual soft
 /// limit of 1,024 is for programs that use select(2).
 fn raise_fd_limit() {
     let limit = getrlimit(Resource::Nofile);

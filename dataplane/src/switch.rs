@@ -28,10 +28,10 @@ pub use self::roster::{RosterError, Tally};
 use self::tender::Tender;
 
 use crate::cpu::timestamp;
-use crate::flow::{BEAT, MacLimits, MacTable, Station};
+use crate::flow::{BEAT, MacEntry, MacLimits, MacTable, Station};
 use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
-use crate::nic::{self, Keeper, Queue};
+use crate::nic::{self, Keeper, Queue, Target};
 use crate::packet::MacAddress;
 use crate::placement::NoCpus;
 use crate::policy::PortRules;
@@ -83,6 +83,8 @@ pub struct Switch {
     pub nics: Vec<Arc<nic::Port>>,
     /// Whether DPDK is to be started although there is no such port.
     nic_allowed: bool,
+    /// MiB that it starts with, if not what the ports need.
+    nic_memory_mib: Option<usize>,
     /// Their keeper, once they are served.
     keeper: Mutex<Option<Keeper>>,
     /// By number.
@@ -135,6 +137,7 @@ impl Switch {
             }
         }
         let bridge_of: Vec<u16> = plan.ports.iter().map(|port| port.bridge as u16).collect();
+        placement.guests.clone_from(&ports);
         placement.topology = Topology {
             ports: plan.ports.iter().map(|port| port_view(port, &clock)).collect(),
             bridges: (0..).zip(&plan.bridges).map(|(number, bridge)| bridge_view(number, bridge, plan)).collect(),
@@ -144,6 +147,7 @@ impl Switch {
             ports,
             nics,
             nic_allowed: plan.nic_allowed,
+            nic_memory_mib: plan.nic_memory_mib,
             keeper: Mutex::default(),
             bridges: plan
                 .bridges
@@ -190,7 +194,7 @@ impl Switch {
     pub fn open_nics(self: &Arc<Self>) -> Result<(), StartError> {
         if self.nic_allowed || !self.nics.is_empty() {
             let cpus = self.workers().iter().map(|worker| worker.cpu).collect();
-            let keeper = Keeper::start(self.nics.clone(), self.clone(), cpus)?;
+            let keeper = Keeper::start(self.nics.clone(), self.clone(), cpus, self.nic_memory_mib)?;
             *self.keeper() = Some(keeper);
         }
         Ok(())
@@ -202,18 +206,19 @@ impl Switch {
         drop(keeper); // without the lock: it asks us for its queues
     }
 
-    /// Takes a NIC port out of use while the switch runs: its device is stopped and removed.
-    pub fn remove_nic(&self, port: u16) {
-        if let Some(keeper) = &*self.keeper() {
-            keeper.remove(port);
-        }
+    /// Starts, stops, removes or adds a NIC port while the switch runs; whether it was not so already.
+    ///
+    /// # Errors
+    /// Why it was not done. A device that cannot be had is no error here: the port says so, and it is tried again.
+    pub fn act_on_nic(&self, port: u16, action: nic::Action) -> Result<bool, nic::NotDone> {
+        let orders = self.keeper().as_ref().map(Keeper::orders); // the lock is not held while it is done
+        orders.map_or_else(|| Err(nic::NotDone::Busy), |orders| orders.act(port, action))
     }
 
-    /// Puts a NIC port into use again.
-    pub fn add_nic(&self, port: u16) {
-        if let Some(keeper) = &*self.keeper() {
-            keeper.add(port);
-        }
+    /// How much of each mempool is in use.
+    #[must_use]
+    pub fn mempools(&self) -> Vec<nic::PoolUse> {
+        self.keeper().as_ref().map_or_else(Vec::new, Keeper::pools)
     }
 
     fn keeper(&self) -> MutexGuard<'_, Option<Keeper>> {
@@ -416,9 +421,9 @@ fn bridge_view(number: u16, bridge: &ringway_config::Bridge, plan: &Plan) -> Bri
     }
 }
 
-impl nic::Host for Switch {
-    fn attach(&self, port: u16, queues: Vec<Queue>) -> Result<(), String> {
-        let mut placement = self.placement();
+impl Switch {
+    /// Hands the queues of a NIC to their workers.
+    fn hand_out(&self, placement: &mut Placement, port: u16, queues: Vec<Queue>) -> Result<(), String> {
         let mut attached = Vec::new();
         for mut queue in queues {
             queue.limit_out = placement.limit_out(port);
@@ -430,18 +435,59 @@ impl nic::Host for Switch {
             match taken {
                 Ok(at) => attached.push(at),
                 Err(error) => {
-                    self.take_back(&mut placement, port);
+                    self.take_back(placement, port);
                     return Err(error);
                 }
             }
         }
         placement.list_senders(port);
-        self.publish(&placement);
+        self.publish(placement);
         // Only now that everybody knows where to send the answers.
         for (at, worker) in attached {
             worker.visit(usize::from(at.slot));
         }
         Ok(())
+    }
+}
+
+impl nic::Host for Switch {
+    fn attach(&self, port: u16, queues: Vec<Queue>) -> Result<(), String> {
+        self.hand_out(&mut self.placement(), port, queues)
+    }
+
+    fn targets(&self, port: u16) -> Vec<Target> {
+        let number = usize::from(port);
+        let (Some(&bridge), Some(policy)) = (self.bridge_of.get(number), self.policies.get(number)) else {
+            return Vec::new();
+        };
+        // A guest whose rings are with several workers is left to RSS.
+        let mut workers: HashMap<u16, Option<u16>> = HashMap::new();
+        for (id, pair) in &self.placement().pairs {
+            let worker = workers.entry(id.port).or_insert(Some(pair.at.worker));
+            *worker = worker.filter(|&worker| worker == pair.at.worker);
+        }
+        let target = |entry: MacEntry| {
+            let Station { vlan, mac, .. } = entry.station;
+            let worker = workers.get(&entry.port).copied().flatten()?;
+            if !policy.vlan.contains(vlan) {
+                return None;
+            }
+            let tag = match &policy.vlan {
+                Vlan::Transparent => Some(vlan).filter(|&vlan| vlan != 0),
+                Vlan::Access(_) => None,
+                Vlan::Trunk { native, .. } => Some(vlan).filter(|_| *native != Some(vlan)),
+            };
+            Some(Target { mac: mac.bytes(), tag, worker })
+        };
+        self.macs.iter().filter(|entry| entry.station.bridge == bridge).filter_map(target).collect()
+    }
+
+    fn change(&self, port: u16, change: &mut dyn FnMut() -> Vec<Queue>) -> Result<(), String> {
+        let mut placement = self.placement();
+        placement.send_no_more(port);
+        self.publish(&placement);
+        self.take_back(&mut placement, port);
+        self.hand_out(&mut placement, port, change())
     }
 
     fn detach(&self, port: u16) {

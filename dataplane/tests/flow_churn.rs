@@ -13,8 +13,8 @@ const KEYS: usize = 512;
 const SIZE: Size = Size { capacity: 256, spare: 128, seats: 4 };
 const VALUE: usize = 3;
 
-type Flows<const N: usize> = table::Table<[u64; N], [u64; VALUE], N, VALUE>;
-type FlowReader<const N: usize> = table::Reader<[u64; N], [u64; VALUE], N, VALUE>;
+type Flows<const N: usize> = table::Table<[u64; N], [u64; VALUE], N, { VALUE - 1 }>;
+type FlowReader<const N: usize> = table::Reader<[u64; N], [u64; VALUE], N, { VALUE - 1 }>;
 
 fn key<const N: usize>(number: usize) -> [u64; N] {
     std::array::from_fn(|word| (number as u64).rotate_left(8 * word as u32))
@@ -50,7 +50,14 @@ fn write<const N: usize>(mut table: Flows<N>, done: &Done, stop: &AtomicBool) ->
         let number = (random >> 40) as usize % KEYS;
         let hash = table.view().hash(key(number));
         let next = done.told(number).0 + 1;
-        if random >> 32 & 3 == 0 {
+        if random >> 34 & 63 == 0 {
+            let numbers: [usize; 8] = std::array::from_fn(|index| (number + index) % KEYS);
+            let next = numbers.map(|number| done.told(number).0 + 1);
+            table.delete_batch(&numbers.map(key));
+            for (number, next) in numbers.into_iter().zip(next) {
+                done.0[number].store(next << 1 | 1, Ordering::Release);
+            }
+        } else if random >> 32 & 3 == 0 {
             table.delete(key(number), hash);
             done.0[number].store(next << 1 | 1, Ordering::Release);
         } else if table.insert(key(number), hash, value(number, next), Stamp::new(0, steps as u32)) {
@@ -68,8 +75,8 @@ fn read<const N: usize>(reader: &FlowReader<N>, done: &Done, stop: &AtomicBool) 
         for first in (0..KEYS).step_by(table::BATCH) {
             let numbers: [usize; table::BATCH] = std::array::from_fn(|index| (first + index * 7 + round) % KEYS);
             let before = numbers.map(|number| done.told(number));
-            let hits = pinned.look_up(&numbers.map(key), |index, entry| {
-                let version = version(numbers[index], pinned.value(entry));
+            let hits = pinned.look_up(&numbers.map(key), |index, hit| {
+                let version = version(numbers[index], pinned.value(hit));
                 let (told, deleted) = before[index];
                 assert!(version > told || version == told && !deleted, "stale: {version}, told of {:?}", before[index]);
                 found += 1;

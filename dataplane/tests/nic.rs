@@ -4,12 +4,16 @@
 mod guests;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use guests::{LAYOUTS, Net, Setup};
+use guests::{LAYOUTS, Net, Setup, introduce};
 use ringway::account::DropReason;
+use ringway::guest::PairId;
 use ringway::nic::double::{SentFrame, Wire};
-use ringway::nic::{Host, Port, Received, TxFlags};
+use ringway::nic::{Host, Port, Received, Target, TxFlags};
 use ringway::packet::Abilities;
+use ringway::switch::QueueRef;
+use ringway_config::{PortPolicy, Vlan, VlanSet};
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::front_end::feature;
 use ringway_testbed::driver::net_header::DATA_VALID;
@@ -129,6 +133,60 @@ fn whatever_a_nic_runs_short_of_is_a_reason_and_is_got_over() {
     two.sent(1);
 }
 
+/// What wants to be looked at ten times a second, as LACP does, is, also by a worker that sleeps in between.
+#[test]
+fn an_idle_worker_looks_at_its_nics() {
+    let (_net, one, _two) = two(Abilities::empty());
+    std::thread::sleep(Duration::from_millis(100));
+    let (before, begun) = (one.wire.polls(), Instant::now());
+    std::thread::sleep(Duration::from_secs(2));
+    let (polls, seconds) = (one.wire.polls() - before, begun.elapsed().as_secs_f64());
+    assert!(polls as f64 > 10.0 * seconds, "{polls} times in {seconds} s");
+}
+
+/// Frames by a NIC are to go to the worker that has the rings of their guest, with the tag that they have on the NIC's wire.
+#[test]
+fn stations_are_led_to_the_worker_of_their_guest() {
+    let trunk = |native| {
+        let mut allowed = VlanSet::default();
+        assert!(allowed.insert(10));
+        PortPolicy { vlan: Vlan::Trunk { allowed, native }, ..PortPolicy::default() }
+    };
+    let access = PortPolicy { vlan: Vlan::Access(10), ..PortPolicy::default() };
+    let other = PortPolicy { vlan: Vlan::Access(20), ..PortPolicy::default() };
+    let plain = PortPolicy::default();
+    let cases = [
+        (&plain, &plain, Some(None)),
+        (&access, &trunk(None), Some(Some(10))),
+        (&access, &trunk(Some(10)), Some(None)),
+        (&access, &plain, Some(Some(10))),
+        (&access, &access, Some(None)),
+        (&access, &other, None),
+    ];
+    for (guest, nic, tag) in cases {
+        let policies = [guest.clone(), guest.clone()];
+        let setup = Setup {
+            ports: 2,
+            nics: 1,
+            workers: guests::cpus().min(2),
+            policies: &policies,
+            nic_policy: nic.clone(),
+            ..Setup::default()
+        };
+        let net = setup.start();
+        let mut plugged = net.plug_all(LAYOUTS[0]);
+        introduce(&mut plugged);
+        let mut targets = net.switch.targets(net.switch.nics[0].id);
+        targets.sort_unstable();
+        let worker = |port| net.switch.worker_of(QueueRef::Pair(PairId { port, index: 0 })).unwrap();
+        let expected = |port: u16| tag.map(|tag| Target { mac: mac(port + 1), tag, worker: worker(port) });
+        assert_eq!(targets, [0, 1].into_iter().filter_map(expected).collect::<Vec<_>>(), "{guest:?} {nic:?}");
+        // A guest that has gone is led nowhere.
+        drop(plugged);
+        assert!(eventually(|| net.switch.targets(net.switch.nics[0].id).is_empty()));
+    }
+}
+
 /// What is left undone of a frame is asked of a NIC that can, and done for one that cannot.
 #[test]
 fn checksums_and_segments_are_asked_for_or_made() {
@@ -163,6 +221,85 @@ fn checksums_and_segments_are_asked_for_or_made() {
         }
         net.assert_balances();
     }
+}
+
+/// What cannot be said by lengths of headers, or what not every NIC takes, is done for it.
+#[test]
+fn what_a_nic_might_misunderstand_is_finished_here() {
+    let can = Abilities::CHECKSUM | Abilities::TCP4 | Abilities::TCP6 | Abilities::BY_LAYOUT;
+    let (net, one, two) = two(can);
+    let put = |whole: &[u8], l4: usize, size| {
+        let mut left = whole.to_vec();
+        left[l4 + 16..l4 + 18].copy_from_slice(&pseudo(&payload_of(whole.len() - l4 - 20, false, true), 54, true));
+        one.wire.put(&left, Received::Missing(size), 1500);
+        left
+    };
+    let addressed = |mut frame: Vec<u8>| {
+        frame[..6].copy_from_slice(&mac(2));
+        frame[6..12].copy_from_slice(&mac(1));
+        frame
+    };
+    let plain = addressed(payload_of(4000, false, true));
+    let left = put(&plain, 54, None);
+    let sent = two.sent(1);
+    assert_eq!(sent[0].bytes, left);
+    assert_ne!(sent[0].asked, TxFlags::NONE);
+    put(&plain, 54, Some(1000));
+    assert_eq!(two.sent(1)[0].bytes, left);
+    // Segments that some refuse.
+    put(&plain, 54, Some(200));
+    let sent = two.sent(20);
+    assert!(sent.iter().all(|sent| sent.asked == TxFlags::NONE));
+
+    // Destination options, which a NIC would count in.
+    let mut behind = [&plain[..54], &[6, 0, 1, 4, 0, 0, 0, 0], &plain[54..]].concat();
+    behind[20] = 60;
+    let payload_len = (behind.len() as u16 - 54).to_be_bytes();
+    behind[18..20].copy_from_slice(&payload_len);
+    put(&behind, 62, None);
+    let sent = two.sent(1);
+    assert_eq!((&sent[0].bytes, sent[0].asked), (&behind, TxFlags::NONE));
+    net.assert_balances();
+}
+
+/// A frame may be shorter in a guest than on a wire.
+#[test]
+fn what_goes_to_a_nic_is_long_enough() {
+    for layout in LAYOUTS {
+        let net = Setup { ports: 1, nics: 2, ..Setup::default() }.start();
+        let mut guest = net.plug(0, Options::new(layout));
+        let (one, two) = (Nic::plug(&net, 0, Abilities::all()), Nic::plug(&net, 1, Abilities::all()));
+        for len in [14, 15, 59, 60, 61] {
+            let short = frame(BROADCAST, mac(1), len, 7);
+            guest.send(&short);
+            let padded = [&short[..], &vec![0; 60usize.saturating_sub(len)]].concat();
+            assert_eq!((&one.sent(1)[0].bytes, &two.sent(1)[0].bytes), (&padded, &padded), "{len} bytes");
+            one.wire.put(&short, Received::Unchecked, 2048);
+            assert_eq!(guest.receive().as_deref(), Some(&short[..]), "a guest takes any length");
+            assert_eq!(two.sent(1)[0].bytes, padded);
+        }
+        // Half a tag would be a whole one behind the padding.
+        let cut_off = [&frame(BROADCAST, mac(1), 14, 7)[..12], &[0x81, 0, 0, 20]].concat();
+        guest.send(&cut_off);
+        one.wire.put(&cut_off, Received::Unchecked, 2048);
+        assert!(eventually(|| net.receive_dropped(0, DropReason::Runt) == 1 && one.dropped(DropReason::Runt) == 1));
+        net.assert_balances();
+    }
+}
+
+/// Whoever is on the wire cannot keep others out by being many.
+#[test]
+fn stations_beyond_the_limit_of_a_nic_are_heard() {
+    let nic_policy = PortPolicy { macs_max: 10, ..PortPolicy::default() };
+    let net = Setup { nics: 2, nic_policy, ..Setup::default() }.start();
+    let (one, two) = (Nic::plug(&net, 0, Abilities::all()), Nic::plug(&net, 1, Abilities::all()));
+    for n in 0..40 {
+        one.wire.put(&frame(BROADCAST, mac(n), 60, 7), Received::Unchecked, 2048);
+    }
+    two.sent(40);
+    assert_eq!(one.dropped(DropReason::MacLimit), 0);
+    assert_eq!(net.metric("ringway_port_mac_entries", &[("port", &one.port.name)]), 10);
+    net.assert_balances();
 }
 
 /// What the NIC found right, a guest that takes checksums on trust is told, and no other; what was not checked, nobody is.

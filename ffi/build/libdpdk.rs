@@ -15,7 +15,6 @@ const ENVIRONMENT: [&str; 4] = ["PKG_CONFIG", "PKG_CONFIG_PATH", "PKG_CONFIG_LIB
 pub(crate) struct Libdpdk {
     pub(crate) cflags: Vec<String>,
     libs: Vec<String>,
-    bonding: bool,
 }
 
 impl Libdpdk {
@@ -27,17 +26,15 @@ impl Libdpdk {
         let cflags = pkg_config("--cflags")?;
         let libs = pkg_config("--libs")?;
 
-        let mut bonding = false;
         for directory in cflags.iter().filter_map(|flag| flag.strip_prefix("-I")) {
             let directory = Path::new(directory);
-            bonding |= directory.join("rte_eth_bond.h").exists();
             // Directories, not headers: a package carries its own build time in its files' mtimes, and
             // only the directory shows when it was unpacked here.
             if ["rte_config.h", "rte_ethdev.h"].iter().any(|header| directory.join(header).exists()) {
                 println!("cargo::rerun-if-changed={}", directory.display());
             }
         }
-        Ok(Self { cflags, libs, bonding })
+        Ok(Self { cflags, libs })
     }
 
     /// Links dynamically. Drivers are not linked at all: EAL loads them from its plugin directory.
@@ -50,9 +47,7 @@ impl Libdpdk {
             }
         }
         // The one driver with an API of its own, which pkg-config leaves out with all other drivers.
-        if self.bonding {
-            println!("cargo::rustc-link-lib=dylib=rte_net_bond");
-        }
+        println!("cargo::rustc-link-lib=dylib=rte_net_bond");
     }
 }
 

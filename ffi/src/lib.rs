@@ -30,8 +30,7 @@
 //! | [`RTE_MEMPOOL_CACHE_MAX_SIZE`] | 512 | objects in a per-lcore mempool cache |
 //!
 //! [`rte_dev_dma_map`] and [`rte_dev_dma_unmap`] are marked experimental in 22.11. The mark warns C
-//! callers of an unstable ABI; Rust callers get no such warning, so it is repeated here. The bonding
-//! functions (`rte_eth_bond_*`) exist only where that driver's header is installed, as it is on Debian.
+//! callers of an unstable ABI; Rust callers get no such warning, so it is repeated here.
 
 mod bindings {
     #![allow(

@@ -36,9 +36,9 @@ mod nova;
 mod output;
 mod rules;
 
-pub use host::{Host, HugePages, Node, SwitchPort};
+pub use host::{Host, HugePages, Node, NodePages, SwitchPort};
 pub use input::{Input, InputError, Nic, Properties};
-pub use made::{Arithmetic, Backing, Cell, Guest, GuestNic, Memory, Plan, Warning};
+pub use made::{Arithmetic, Backing, Cell, Guest, GuestNic, Memory, Need, Plan, Warning};
 pub use migrate::migrate;
 pub use nova::{Physnet, nova_conf, provider_yaml};
 pub use rules::{Refusal, Rule, plan};

@@ -13,12 +13,14 @@ pub struct Plan {
     pub memory: Memory,
     /// Its interfaces, in the order said.
     pub nics: Vec<GuestNic>,
-    /// Packed virtqueues are permitted: a guest whose driver knows them gets them.
+    /// Packed virtqueues are permitted for one of them at least.
     pub packed: bool,
     /// What it takes.
     pub arithmetic: Arithmetic,
     /// What works and may still be a mistake.
     pub warnings: Vec<Warning>,
+    /// The versions that it rests on.
+    pub needs: Vec<Need>,
     /// The trait that nova's scheduler asks of a host for this guest, if any.
     pub required_trait: Option<&'static str>,
     /// Whether nova starts this guest.
@@ -34,6 +36,10 @@ pub struct Guest {
     pub vcpus: u32,
     /// `kvm` or `qemu`.
     pub virt_type: &'static str,
+    /// Whether its NICs signal through MSI-X. Not with a QEMU before 10 that emulates: it crashes.
+    pub msix: bool,
+    /// Whether it has an Intel IOMMU, which remaps interrupts to more than 255 vCPUs.
+    pub iommu: bool,
     /// The QEMU to start, if not libvirt's choice.
     pub emulator: Option<PathBuf>,
     /// A qcow2 image to boot from.
@@ -101,6 +107,8 @@ pub struct GuestNic {
     pub mac: String,
     /// Its MTU in bytes, if one was asked for.
     pub mtu: Option<u16>,
+    /// Packed virtqueues are permitted: a guest whose driver knows them gets them.
+    pub packed: bool,
     /// Queue pairs, 1 to 128.
     pub queue_pairs: u32,
     /// Where that number comes from.
@@ -113,7 +121,7 @@ pub struct GuestNic {
     pub mask_features: Vec<String>,
     /// What the port offers then.
     pub features: Vec<String>,
-    /// MSI-X vectors: two a pair, one for configuration changes, one for the control queue.
+    /// MSI-X vectors: two a pair, one for configuration changes, one for the control queue; 0 for a guest without them.
     pub vectors: u32,
     /// What makes the guest use its pairs; its own driver does on current kernels.
     pub ethtool: String,
@@ -126,6 +134,8 @@ pub struct Arithmetic {
     pub queue_pairs: u32,
     /// MSI-X vectors of all NICs,
     pub vectors: u32,
+    /// those of the guest's other devices,
+    pub vectors_other: u32,
     /// and how many there are.
     pub vectors_max: u32,
     /// KiB that the kernel's vhost would take for the rings,
@@ -138,8 +148,23 @@ pub struct Arithmetic {
     pub qemu_files_max: u64,
     /// File descriptors of Ringway for this guest,
     pub ringway_files: u64,
+    /// those that it has already, if a switch runs and lets itself be counted,
+    pub ringway_files_used: Option<u64>,
     /// of all that it may have for all guests; 0 is unknown.
     pub ringway_files_max: u64,
+    /// Whether that is the limit of a switch that runs; otherwise it is what `ringway run` would raise its own to.
+    pub ringway_runs: bool,
+}
+
+/// The least versions that something in a plan rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// What needs them.
+    pub what: &'static str,
+    /// libvirt's, if it matters.
+    pub libvirt: Option<&'static str>,
+    /// QEMU's, likewise.
+    pub qemu: Option<&'static str>,
 }
 
 /// What works and may still be a mistake, in one line.

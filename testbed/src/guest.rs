@@ -1,13 +1,18 @@
 //! A Linux guest in QEMU, started by the repository's `scripts/guest`, and a shell in it.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 use crate::process::run;
@@ -27,6 +32,23 @@ const DONE: &str = "__ringway_done ";
 pub fn acceleration() -> Result<String> {
     let script = workspace().join("scripts/guest");
     Ok(run(&script.to_string_lossy(), &[OsStr::new("--acceleration")])?.trim().to_owned())
+}
+
+/// The image's initramfs with its agent on the first serial port, as `to`: for guests that have only one.
+const ON_FIRST_PORT: &str = r#"set -eu
+here=$(mktemp -d)
+trap 'rm -rf "$here"' EXIT
+(cd "$here" && gzip -dc "$1" | cpio -id --quiet '*etc/agent' && sed -i s/ttyS1/ttyS0/g etc/agent && grep -q ttyS0 etc/agent)
+(cd "$here" && find . | cpio -o -H newc --quiet -R 0:0) | gzip | cat "$1" - >"$2""#;
+
+/// Writes the initramfs of `scripts/guest-image` to `to`, with its agent on the first serial port.
+///
+/// # Errors
+/// When there is no image, or it is another one than this knows.
+pub fn initramfs_with_one_serial_port(to: &Path) -> Result<()> {
+    let image = workspace().join(".cache/guest/initramfs.cpio.gz");
+    let words = ["-c", ON_FIRST_PORT, "sh"].map(OsStr::new);
+    run("sh", &[&words[..], &[image.as_os_str(), to.as_os_str()]].concat()).map(drop)
 }
 
 /// What to boot. Made by [`Guest::builder`].
@@ -210,14 +232,16 @@ impl Guest {
     }
 }
 
-/// A shell in a guest of `scripts/guest-image`, whoever started it: through the socket of its second serial port.
+/// A shell in a guest of `scripts/guest-image`, whoever started it: through the socket or the terminal that QEMU makes of its
+/// serial port.
 #[derive(Debug, Clone)]
 pub struct Agent(PathBuf);
 
 impl Agent {
-    /// The agent behind a socket.
-    pub fn at(socket: impl AsRef<Path>) -> Self {
-        Self(socket.as_ref().to_owned())
+    /// The agent behind a socket, or behind a terminal, which somebody else has made raw and holds open: QEMU forgets one that
+    /// nobody has open.
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        Self(path.as_ref().to_owned())
     }
 
     /// Runs one line of shell in the guest: its exit status and output, stdout and stderr as they came.
@@ -250,25 +274,61 @@ impl Agent {
     }
 }
 
+/// A guest's serial port from outside.
+enum Line {
+    Socket(UnixStream),
+    Terminal(File),
+}
+
+impl Line {
+    fn open(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path)?.file_type().is_char_device() {
+            let flags = OFlags::NOCTTY.bits().cast_signed();
+            return Ok(Self::Terminal(File::options().read(true).write(true).custom_flags(flags).open(path)?));
+        }
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(KNOCK))?;
+        stream.set_write_timeout(Some(KNOCK))?;
+        Ok(Self::Socket(stream))
+    }
+
+    /// What has come, after [`KNOCK`] at most.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(stream) => stream.read(into),
+            Self::Terminal(file) => {
+                let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(KNOCK.subsec_nanos()) };
+                let ready = poll(&mut [PollFd::new(&*file, PollFlags::IN)], Some(&patience))?;
+                if ready == 0 { Err(io::ErrorKind::TimedOut.into()) } else { file.read(into) }
+            }
+        }
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Socket(stream) => stream.write_all(text),
+            Self::Terminal(file) => file.write_all(text),
+        }
+    }
+}
+
 /// The client of the agent in the guest; `scripts/guest-image` specifies the protocol.
 struct Talk {
-    stream: UnixStream,
+    line: Line,
     unread: Vec<u8>,
     end: Instant,
 }
 
 impl Talk {
-    fn connect(socket: &Path, end: Instant) -> Result<Self> {
-        let stream = loop {
-            match UnixStream::connect(socket) {
-                Ok(stream) => break stream,
+    fn connect(path: &Path, end: Instant) -> Result<Self> {
+        let line = loop {
+            match Line::open(path) {
+                Ok(line) => break line,
                 Err(error) if Instant::now() >= end => return Err(error).context("nobody listens"),
                 Err(_) => sleep(Duration::from_millis(50)), // QEMU is about to make it
             }
         };
-        stream.set_read_timeout(Some(KNOCK))?;
-        stream.set_write_timeout(Some(KNOCK))?;
-        Ok(Self { stream, unread: Vec::new(), end })
+        Ok(Self { line, unread: Vec::new(), end })
     }
 
     fn exec(&mut self, command: &str) -> Result<(i32, String)> {
@@ -282,6 +342,13 @@ impl Talk {
                 bail!("no agent");
             }
         }
+        // An answer that an earlier client did not wait for may still be on its way: ours comes after what nobody else asked.
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        let mark = format!("__ringway_{}_{}", std::process::id(), ASKED.fetch_add(1, Ordering::Relaxed));
+        self.send(&format!("echo {mark}"))?;
+        for wanted in [mark.as_str(), DONE] {
+            self.read_until(wanted, self.end)?.context("the agent does not answer")?;
+        }
         self.send(command)?;
         let output = self.read_until(DONE, self.end)?.context("it takes longer")?;
         let (output, status) = output;
@@ -291,7 +358,7 @@ impl Talk {
     }
 
     fn send(&mut self, line: &str) -> Result<()> {
-        Ok(self.stream.write_all(format!("{line}\n").as_bytes())?)
+        Ok(self.line.write(format!("{line}\n").as_bytes())?)
     }
 
     /// Reads whole lines up to one that begins with `mark`: all before it, and its rest. None when `end` comes first.
@@ -310,7 +377,7 @@ impl Talk {
                 return Ok(None);
             }
             let mut chunk = [0; 4096];
-            match self.stream.read(&mut chunk) {
+            match self.line.read(&mut chunk) {
                 Ok(0) => bail!("the agent's socket is closed"),
                 Ok(count) => self.unread.extend(&chunk[..count]),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}

@@ -25,6 +25,7 @@ pub mod driver;
 mod guest;
 mod hugepages;
 mod libvirt;
+mod machine;
 mod metrics;
 mod namespace;
 mod ovs;
@@ -36,17 +37,20 @@ mod wait;
 
 use std::path::{Path, PathBuf};
 
-pub use guest::{Agent, Guest, GuestBuilder, acceleration};
+pub use guest::{Agent, Guest, GuestBuilder, acceleration, initramfs_with_one_serial_port};
 pub use hugepages::{HugePages, Hugetlbfs};
-pub use libvirt::Libvirt;
+pub use libvirt::{Console, Libvirt};
+pub use machine::{Machine, PciNic};
 pub use metrics::{Metrics, Sample};
-pub use namespace::Namespace;
+pub use namespace::{Cable, Namespace};
 pub use ovs::{Ovs, OvsBuilder};
 pub use pcap::{read_pcap, write_pcap};
 pub use process::{Process, Signal, Spawn};
 pub use ringway::{Ringway, RingwayBuilder, two_workers};
 pub use tempfile::TempDir;
-pub use testpmd::{Forward, ForwardStats, Memory, PortStats, Testpmd, TestpmdBuilder, Topology, VhostPort, VirtioUser};
+pub use testpmd::{
+    Forward, ForwardStats, Memory, PortForward, PortStats, Testpmd, TestpmdBuilder, Topology, VhostPort, VirtioUser,
+};
 pub use wait::wait_for;
 
 /// An empty directory for sockets and files, removed on drop. Its path is short enough for a Unix socket in it.

@@ -3,14 +3,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 use crate::process::run;
-use crate::{Process, Spawn, wait_for};
+use crate::{Agent, Process, Spawn, wait_for};
 
 const READY: Duration = Duration::from_secs(40);
 
@@ -113,32 +115,66 @@ impl Libvirt {
     }
 
     /// The process ids of a domain's QEMU, which are seen from outside its namespace: none once it is gone.
-    pub fn qemus(&self, domain: &str) -> Vec<u32> {
-        let wanted = format!("guest={domain},");
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let ours = entries.filter_map(|entry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let line = fs::read(entry.path().join("cmdline")).ok()?;
-            let mut words = line.split(|&byte| byte == 0).map(String::from_utf8_lossy);
-            let is_ours = words.clone().any(|word| word.starts_with(&wanted));
-            // Another libvirt may have a domain of that name.
-            let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-            let child = self.child()?;
-            (is_ours && words.next().is_some() && namespace(pid) == namespace(child)).then_some(pid)
-        });
-        ours.collect()
+    ///
+    /// # Errors
+    /// When libvirtd's namespace cannot be looked into, as after its end.
+    pub fn qemus(&self, domain: &str) -> Result<Vec<u32>> {
+        let wanted = format!("guest={domain},").into_bytes();
+        let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/pid"));
+        // Another libvirt may have a domain of that name.
+        let ours = namespace(self.child()?).context("libvirtd's namespace is gone")?;
+        let mut pids = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            // A process that ends meanwhile is none of them.
+            let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+            let mut words = line.split(|&byte| byte == 0);
+            let is_named =
+                words.any(|word| word == b"-name") && words.next().is_some_and(|name| name.starts_with(&wanted));
+            if is_named && namespace(pid).is_ok_and(|namespace| namespace == ours) {
+                pids.push(pid);
+            }
+        }
+        Ok(pids)
     }
 
     /// The shell in the namespaces, `unshare`'s only child.
-    fn child(&self) -> Option<u32> {
+    fn child(&self) -> Result<u32> {
         let pid = self.process.pid();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-        children.split_whitespace().next()?.parse().ok()
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+        let first = children.split_whitespace().next().context("libvirtd's shell has ended")?;
+        Ok(first.parse()?)
+    }
+
+    /// The terminal of a running domain's first serial port.
+    ///
+    /// # Errors
+    /// When it runs not, or has none.
+    pub fn console(&self, domain: &str) -> Result<Console> {
+        let path = PathBuf::from(self.virsh(&["ttyconsole", domain])?.trim());
+        run("stty", &[OsStr::new("-F"), path.as_os_str(), OsStr::new("raw"), OsStr::new("-echo")])?;
+        let flags = OFlags::NOCTTY.bits().cast_signed();
+        let held = fs::File::options().read(true).custom_flags(flags).open(&path)?;
+        Ok(Console { path, _held: held })
     }
 
     /// What QEMU of this domain wrote, from its command line on.
     pub fn qemu_log(&self, domain: &str) -> String {
         let path: PathBuf = self.dir.path().join("var/log/libvirt/qemu").join(format!("{domain}.log"));
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+}
+
+/// A domain's serial port as a raw terminal, held open: QEMU forgets one that nobody has open.
+#[derive(Debug)]
+pub struct Console {
+    path: PathBuf,
+    _held: fs::File,
+}
+
+impl Console {
+    /// The agent behind it, if the guest has its agent there.
+    pub fn agent(&self) -> Agent {
+        Agent::at(&self.path)
     }
 }

@@ -1,5 +1,6 @@
 //! Open vSwitch with DPDK, beside whatever Open vSwitch the machine runs: own database, own sockets, no service.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
@@ -121,6 +122,18 @@ impl Ovs {
         self.vsctl(&[&["add-port", bridge, port][..], &set].concat()).map(drop)
     }
 
+    /// Adds a port of a device that DPDK has a driver for, such as `net_pcap0,rx_pcap=FILE`.
+    ///
+    /// # Errors
+    /// When the switch refuses, or cannot open it.
+    pub fn add_nic(&self, bridge: &str, port: &str, device: &str) -> Result<()> {
+        let device = format!("options:dpdk-devargs=\"{device}\"");
+        self.vsctl(&["add-port", bridge, port, "--", "set", "Interface", port, "type=dpdk", &device])?;
+        let error = self.vsctl(&["get", "Interface", port, "error"])?;
+        anyhow::ensure!(error.trim() == "[]", "Open vSwitch cannot open {device}: {error}");
+        Ok(())
+    }
+
     /// `ovs-vsctl`.
     ///
     /// # Errors
@@ -154,6 +167,22 @@ impl Ovs {
     /// When the switch does not answer.
     pub fn cycles_per_packet(&self) -> Result<Option<f64>> {
         Ok(processing_cycles(&self.appctl(&["dpif-netdev/pmd-stats-show"])?))
+    }
+
+    /// Cycles that its first poll-mode thread spent on packets since they were cleared.
+    ///
+    /// # Errors
+    /// When the switch does not answer.
+    pub fn busy_cycles(&self) -> Result<Option<f64>> {
+        Ok(number_after(&self.appctl(&["dpif-netdev/pmd-stats-show"])?, "  processing cycles:"))
+    }
+
+    /// Packets that each port received and transmitted since it is there, by name.
+    ///
+    /// # Errors
+    /// When the switch does not answer.
+    pub fn port_packets(&self) -> Result<BTreeMap<String, (u64, u64)>> {
+        Ok(port_packets(&self.appctl(&["dpctl/show", "-s"])?))
     }
 
     /// Packets that it gave to a port at a time since they were cleared; None before the first packet.
@@ -207,6 +236,17 @@ fn output_batch(stats: &str) -> Option<f64> {
     number_after(stats, "avg. packets per output batch:").filter(|&packets| packets > 0.0)
 }
 
+/// Of `dpctl/show -s`: a line for each port, and below it one for each direction.
+fn port_packets(shown: &str) -> BTreeMap<String, (u64, u64)> {
+    let ports = shown.split("\n  port ").skip(1).filter_map(|port| {
+        let (_, rest) = port.split_once(": ")?;
+        let name = rest.split_whitespace().next()?;
+        let packets = |key| port.split_once(key)?.1.split_whitespace().next()?.parse().ok();
+        Some((name.to_owned(), (packets("RX packets:")?, packets("TX packets:")?)))
+    });
+    ports.collect()
+}
+
 /// The number that follows the first `key`: the first thread's.
 fn number_after(stats: &str, key: &str) -> Option<f64> {
     let (_, rest) = stats.split_once(key)?;
@@ -219,11 +259,22 @@ mod tests {
 
     #[test]
     fn cycles_of_the_first_thread_are_read() {
-        let stats = "pmd thread numa_id 0 core_id 0:\n  packets received: 10\n  \
+        let stats = "pmd thread numa_id 0 core_id 0:\n  packets received: 10\n  processing cycles: 3392 (9.10%)\n  \
             avg. packets per output batch: 31.50\n  avg cycles per packet: 700.5 (7005/10)\n  avg processing cycles per packet: 339.25 (3392/10)\n";
         assert_eq!(processing_cycles(stats), Some(339.25));
+        assert_eq!(number_after(stats, "  processing cycles:"), Some(3392.0));
         assert_eq!(output_batch(stats), Some(31.5));
         assert_eq!(output_batch("avg. packets per output batch: 0.00\n"), None);
         assert_eq!(processing_cycles("main thread:\n  packets received: 0\n"), None);
+    }
+
+    #[test]
+    fn packets_of_each_port_are_read() {
+        let shown = "netdev@ovs-netdev:\n  lookups: hit:5 missed:1 lost:0\n  flows: 1\n  port 0: ovs-netdev (tap)\n    \
+            RX packets:0 errors:0 dropped:0 overruns:0 frame:0\n    TX packets:1 errors:0 dropped:0 aborted:0 carrier:0\n    \
+            collisions:0\n    RX bytes:0  TX bytes:0\n  port 2: vm1 (dpdkvhostuserclient: configured_rx_queues=1)\n    \
+            RX packets:12 errors:? dropped:0 overruns:? frame:?\n    TX packets:34 errors:? dropped:0 aborted:? carrier:?\n";
+        let expected = [("ovs-netdev".to_owned(), (0, 1)), ("vm1".to_owned(), (12, 34))];
+        assert_eq!(port_packets(shown), expected.into());
     }
 }

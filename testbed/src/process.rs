@@ -30,6 +30,7 @@ pub struct Spawn {
     env: Vec<(OsString, OsString)>,
     cpus: Option<String>,
     line_buffered: bool,
+    address_space: Option<u64>,
     grace: Duration,
 }
 
@@ -45,6 +46,7 @@ impl Spawn {
             env: Vec::new(),
             cpus: None,
             line_buffered: false,
+            address_space: None,
             grace: Duration::from_secs(5),
         }
     }
@@ -91,6 +93,13 @@ impl Spawn {
         self
     }
 
+    /// Bytes of addresses that it may have (RLIMIT_AS).
+    #[must_use]
+    pub fn address_space(mut self, bytes: u64) -> Self {
+        self.address_space = Some(bytes);
+        self
+    }
+
     /// Between SIGTERM and SIGKILL when it is stopped; 5 s unless told.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
@@ -116,6 +125,9 @@ impl Spawn {
         let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "KILL", "--"].map(OsString::from).into();
         if let Some(cpus) = &self.cpus {
             words.extend(["taskset", "-c", cpus].map(OsString::from));
+        }
+        if let Some(bytes) = self.address_space {
+            words.extend(["prlimit".into(), format!("--as={bytes}").into()]);
         }
         if self.line_buffered {
             words.extend(["stdbuf", "-oL"].map(OsString::from));

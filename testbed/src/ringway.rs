@@ -31,6 +31,7 @@ pub fn two_workers() -> bool {
 pub struct RingwayBuilder {
     binary: Option<PathBuf>,
     cpu: Option<usize>,
+    address_space: Option<u64>,
     log: &'static str,
     settings: String,
     tables: String,
@@ -55,6 +56,13 @@ impl RingwayBuilder {
         self
     }
 
+    /// Bytes of addresses that the process may have.
+    #[must_use]
+    pub fn address_space(mut self, bytes: u64) -> Self {
+        self.address_space = Some(bytes);
+        self
+    }
+
     /// Adds a vhost-user port in client mode: the guest listens at `socket`.
     #[must_use]
     pub fn port(self, name: &str, bridge: &str, socket: impl AsRef<Path>) -> Self {
@@ -68,6 +76,13 @@ impl RingwayBuilder {
     pub fn nic(self, name: &str, bridge: &str, device: &str) -> Self {
         let head = format!("[[port]]\nname = \"{name}\"\nkind = \"nic\"\n");
         self.toml(&format!("{head}bridge = \"{bridge}\"\ndevice = \"{device}\""))
+    }
+
+    /// Adds a NIC port that is a bond; `mode` is `active-backup` or `lacp`.
+    #[must_use]
+    pub fn bond(self, name: &str, bridge: &str, mode: &str, members: &[String]) -> Self {
+        let head = format!("[[port]]\nname = \"{name}\"\nkind = \"nic\"\nbridge = \"{bridge}\"");
+        self.toml(&format!("{head}\nbond = {{ mode = \"{mode}\", members = {members:?} }}"))
     }
 
     /// A line that belongs to the port added last, such as `mtu = 9000`.
@@ -113,13 +128,16 @@ impl RingwayBuilder {
         let control = dir.path().join("control.sock");
         let metrics = free_address()?;
         let config = dir.path().join("ringway.toml");
-        let Self { cpu, log, settings, tables, .. } = self;
+        let Self { cpu, address_space, log, settings, tables, .. } = self;
         let head = format!("control_socket = \"{}\"\nmetrics = \"{metrics}\"\n", control.display());
         fs::write(&config, format!("{head}{settings}{tables}"))?;
 
         let mut spawn = Spawn::new(&binary).arg("run").arg("--config").arg(&config).args(["--log", log]);
         if let Some(cpu) = cpu {
             spawn = spawn.cpu(cpu);
+        }
+        if let Some(bytes) = address_space {
+            spawn = spawn.address_space(bytes);
         }
         let process = spawn.clone().start()?;
         let ringway = Ringway { process, spawn, binary, config, control, metrics, _dir: dir };
@@ -143,7 +161,14 @@ pub struct Ringway {
 impl Ringway {
     /// A switch to build: no bridge, no port, workers where the switch puts them.
     pub fn builder() -> RingwayBuilder {
-        RingwayBuilder { binary: None, cpu: None, log: "info", settings: String::new(), tables: String::new() }
+        RingwayBuilder {
+            binary: None,
+            cpu: None,
+            address_space: None,
+            log: "info",
+            settings: String::new(),
+            tables: String::new(),
+        }
     }
 
     /// Starts a switch with one bridge, `br0`, of ports in client mode: names and sockets.
@@ -185,6 +210,24 @@ impl Ringway {
         let is_so = |port: &&str| self.show_port(port).is_ok_and(|port| port["state"] == state);
         wait_for(&format!("{ports:?} {state}"), SETTLED, || ports.iter().all(is_so).then_some(()))
             .map_err(|_| self.process.failure(&format!("has not got {ports:?} {state}: {:?}", self.show("ports"))))
+    }
+
+    /// `ringway port {command} {port} --json`; `command` is `start`, `stop`, `remove` or `add`.
+    ///
+    /// # Errors
+    /// When it is not done, or the port does not run after it was started or added; what was said is in the message.
+    pub fn port(&self, command: &str, port: &str) -> Result<Value> {
+        let control = self.control.as_os_str();
+        let words = [
+            OsStr::new("port"),
+            OsStr::new(command),
+            OsStr::new(port),
+            OsStr::new("--json"),
+            OsStr::new("--socket"),
+            control,
+        ];
+        let said = run(&self.binary.to_string_lossy(), &words)?;
+        serde_json::from_str(&said).with_context(|| format!("port {command} printed no JSON: {said}"))
     }
 
     /// Scrapes its metrics.

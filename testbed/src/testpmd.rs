@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 pub use self::ports::{VhostPort, VirtioUser};
-pub use self::stats::{ForwardStats, PortStats};
+pub use self::stats::{ForwardStats, PortForward, PortStats};
 use crate::{Process, Spawn};
 
 const PROMPT: &str = "testpmd> ";

@@ -18,8 +18,9 @@ fn a_domain_ends_with_the_daemon() {
     assert!(libvirt.virsh(&["version"]).unwrap().contains("QEMU"));
     libvirt.virsh_with(&["define"], DOMAIN).unwrap();
     libvirt.virsh(&["start", "idle", "--paused"]).unwrap();
-    let pids = libvirt.qemus("idle");
+    let pids = libvirt.qemus("idle").unwrap();
     let [pid] = pids[..] else { panic!("{pids:?}") };
+    assert_eq!(libvirt.qemus("idl").unwrap(), Vec::<u32>::new());
     assert!(libvirt.qemu_log("idle").contains("-accel tcg"));
     let refused = libvirt.virsh(&["start", "nobody"]).unwrap_err();
     assert!(format!("{refused:#}").contains("nobody"), "{refused:#}");

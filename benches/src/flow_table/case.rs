@@ -25,11 +25,13 @@ pub(crate) enum Measure {
     MissBusy,
     Insert,
     Delete,
+    /// One flow at a time, by who has no more: no bar.
+    DeleteSingle,
 }
 
 impl Measure {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Hit, Self::Miss, Self::HitBusy, Self::MissBusy, Self::Insert, Self::Delete];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Hit, Self::Miss, Self::HitBusy, Self::MissBusy, Self::Insert, Self::Delete, Self::DeleteSingle];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -39,13 +41,17 @@ impl Measure {
             Self::MissBusy => "miss, busy",
             Self::Insert => "insert",
             Self::Delete => "delete",
+            Self::DeleteSingle => "delete, single",
         }
     }
 
     /// How many times faster than the peer we have to be.
-    fn limit(self, flows: usize) -> f64 {
-        let is_lookup = !matches!(self, Self::Insert | Self::Delete);
-        if is_lookup && flows < LARGE { 1.3 } else { 1.5 }
+    fn limit(self, flows: usize) -> Option<f64> {
+        match self {
+            Self::Hit | Self::Miss | Self::HitBusy | Self::MissBusy if flows < LARGE => Some(1.3),
+            Self::DeleteSingle => None,
+            _ => Some(1.5),
+        }
     }
 }
 
@@ -118,10 +124,11 @@ impl Case {
     }
 
     pub(crate) fn bars(&self) -> Vec<Bar> {
-        let speed = Measure::ALL.into_iter().map(|measure| Bar {
+        let limits = Measure::ALL.into_iter().filter_map(|measure| Some((measure, measure.limit(self.flows)?)));
+        let speed = limits.map(|(measure, limit)| Bar {
             what: format!("{}: {}, {PEER} / {OURS}", self.name(), measure.name()),
             value: self.ratio(measure).map(|ratio| ratio.median),
-            limit: Limit::AtLeast(measure.limit(self.flows)),
+            limit: Limit::AtLeast(limit),
             void: None,
         });
         let bytes = (self.key_bytes == 16).then(|| Bar {

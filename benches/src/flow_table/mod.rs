@@ -23,7 +23,7 @@ use serde_json::json;
 
 use self::case::{Case, Figures, Measure};
 use self::keys::{Keys, datum};
-use self::measure::{Place, UPDATES_PER_SECOND};
+use self::measure::{Deleting, Place, UPDATES_PER_SECOND};
 pub(crate) use self::table::Pages;
 use self::table::{BATCH, Contender, Table};
 use crate::bench::Outcome;
@@ -100,9 +100,11 @@ fn measure_case<const N: usize>(
             let idle = measure::idle(&**table, &keys, place).with_context(|| *name)?;
             figures.insert(Measure::Hit, idle.hit);
             figures.insert(Measure::Miss, idle.miss);
-            let updates = measure::updates(&mut **table, &keys.churn, from).with_context(|| *name)?;
+            let mut update = |deleting| measure::updates(&mut **table, &keys.churn, from, deleting).context(*name);
+            let (updates, single) = (update(Deleting::Batches)?, update(Deleting::OneByOne)?);
             figures.insert(Measure::Insert, updates.insert);
             figures.insert(Measure::Delete, updates.delete);
+            figures.insert(Measure::DeleteSingle, single.delete);
             case.lost(name, idle.lost);
             eprintln!(
                 "{}, round {number} of {}: {name:10} {:6.1} cycles a hit, {:6.1} a miss",

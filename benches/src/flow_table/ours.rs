@@ -8,8 +8,8 @@ use super::table::{Found, Key, Lookup, Pages, Reader, Table};
 /// Of a verdict, too.
 const VALUE: usize = 3;
 
-type Flows<const N: usize> = table::Table<Key<N>, [u64; VALUE], N, VALUE>;
-type FlowReader<const N: usize> = table::Reader<Key<N>, [u64; VALUE], N, VALUE>;
+type Flows<const N: usize> = table::Table<Key<N>, [u64; VALUE], N, { VALUE - 1 }>;
+type FlowReader<const N: usize> = table::Reader<Key<N>, [u64; VALUE], N, { VALUE - 1 }>;
 
 struct Ours<const N: usize>(Flows<N>);
 
@@ -34,11 +34,15 @@ impl<const N: usize> Table<N> for Ours<N> {
         self.0.delete(*key, hash)
     }
 
+    fn delete_batch(&mut self, keys: &[Key<N>]) -> u64 {
+        self.0.delete_batch(keys).count_ones().into()
+    }
+
     fn look_up(&self, measure: &mut dyn FnMut(Lookup<'_, N>)) {
         let view = self.0.view();
         measure(&mut |keys| {
             let mut sum = 0u64;
-            let hits = view.look_up(keys, |_, entry| sum = sum.wrapping_add(view.first_word(entry)));
+            let hits = view.look_up(keys, |_, hit| sum = sum.wrapping_add(hit.first_word()));
             Found { hits: u64::from(hits.count_ones()), sum }
         });
     }
@@ -59,7 +63,7 @@ impl<const N: usize> Reader<N> for OurReader<N> {
         let Some(mut pinned) = self.0.pin() else { return };
         measure(&mut |keys| {
             let mut sum = 0u64;
-            let hits = pinned.look_up(keys, |_, entry| sum = sum.wrapping_add(pinned.first_word(entry)));
+            let hits = pinned.look_up(keys, |_, hit| sum = sum.wrapping_add(hit.first_word()));
             pinned.pass();
             Found { hits: u64::from(hits.count_ones()), sum }
         });

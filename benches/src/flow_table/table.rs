@@ -24,6 +24,10 @@ pub(crate) trait Table<const N: usize>: Send {
     fn insert(&mut self, key: &Key<N>, datum: u64) -> bool;
     /// Whether it was there.
     fn delete(&mut self, key: &Key<N>) -> bool;
+    /// Deletes at most [`BATCH`] keys; how many were there. One by one, where the table has no better way.
+    fn delete_batch(&mut self, keys: &[Key<N>]) -> u64 {
+        keys.iter().map(|key| u64::from(self.delete(key))).sum()
+    }
     /// Hands the writer's own lookup to `measure`: what a worker does that owns its table.
     fn look_up(&self, measure: &mut dyn FnMut(Lookup<'_, N>));
     /// For a thread that reads while this one writes. None where that is impossible.

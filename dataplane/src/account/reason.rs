@@ -93,6 +93,8 @@ reasons! {
     NicQueueFull = "nic_queue_full",
     /// To a NIC whose driver refused what was asked of it for the frame.
     NicRefused = "nic_refused",
+    /// By a member of a bond that stands by.
+    BondStandby = "bond_standby",
     /// To a NIC for which there were no mbufs left.
     MempoolEmpty = "mempool_empty",
 }

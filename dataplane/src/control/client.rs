@@ -8,10 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use serde_json::{Value, json};
 
-use super::{Order, View};
+use super::{Order, PortCommand, View};
 
 /// A switch answers at once; one that does not is stuck.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A NIC may take its time to start.
+const NIC_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a running switch.
 #[derive(Debug)]
@@ -39,15 +42,22 @@ impl Client {
 
     /// Asks for a view.
     pub fn show(&mut self, view: View) -> anyhow::Result<Value> {
-        self.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": view.method()}))
+        self.call(view.method(), &json!({}))
     }
 
-    /// Has the switch do something.
+    /// Does something with a port.
+    pub fn act(&mut self, command: PortCommand, port: &str) -> anyhow::Result<Value> {
+        self.stream.get_ref().set_read_timeout(Some(NIC_PATIENCE))?;
+        self.call(command.method(), &json!({ "name": port }))
+    }
+
+    /// Has the switch do something with its workers.
     pub fn order(&mut self, order: &Order) -> anyhow::Result<Value> {
-        self.ask(&json!({"jsonrpc": "2.0", "id": 1, "method": order.method(), "params": order.parameters()}))
+        self.call(order.method(), &order.parameters())
     }
 
-    fn ask(&mut self, request: &Value) -> anyhow::Result<Value> {
+    fn call(&mut self, method: &str, params: &Value) -> anyhow::Result<Value> {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         self.stream.get_mut().write_all(format!("{request}\n").as_bytes()).context("the switch does not listen")?;
         let mut line = String::new();
         self.stream.read_line(&mut line).context("the switch does not answer")?;

@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
+use super::port::{Refusal, act};
 use super::show::show;
-use super::{Order, View};
+use super::{Order, PortCommand, View};
 use crate::socket::{ListenError, SocketFile};
 use crate::switch::Switch;
 
@@ -31,9 +32,9 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 const PARSE_ERROR: i32 = -32700;
 const INVALID_REQUEST: i32 = -32600;
 const METHOD_NOT_FOUND: i32 = -32601;
-const INVALID_PARAMETERS: i32 = -32602;
-/// The first of those that are a server's own.
-const REFUSED: i32 = -32000;
+const INVALID_PARAMS: i32 = -32602;
+/// One of those left to servers: what was asked for was understood, and not done.
+const NOT_DONE: i32 = -32000;
 
 /// The control socket; removed when dropped.
 #[derive(Debug)]
@@ -116,20 +117,26 @@ fn answer(switch: &Switch, line: &[u8]) -> Option<Value> {
         return Some(error(&request["id"], INVALID_REQUEST, "this is not a request of JSON-RPC 2.0"));
     };
     let id = request.get("id")?;
-    if let Some(view) = View::ALL.into_iter().find(|view| view.method() == method) {
-        return Some(json!({"jsonrpc": "2.0", "id": id, "result": show(switch, view)}));
-    }
-    Some(match Order::of(method, &request["params"]) {
-        Some(Ok(order)) => match order.obey(switch) {
-            Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-            Err(why) => error(id, REFUSED, &why),
-        },
-        Some(Err(why)) => error(id, INVALID_PARAMETERS, &why),
-        None => {
-            let known = [&View::ALL.map(View::method)[..], &Order::METHODS].concat().join(", ");
-            error(id, METHOD_NOT_FOUND, &format!("there is no method {method}; there are {known}"))
+    let result = if let Some(view) = View::ALL.into_iter().find(|view| view.method() == method) {
+        show(switch, view)
+    } else if let Some(command) = PortCommand::ALL.into_iter().find(|command| command.method() == method) {
+        match act(switch, command, &request["params"]) {
+            Ok(result) => result,
+            Err(Refusal::Parameters(why)) => return Some(error(id, INVALID_PARAMS, &why)),
+            Err(Refusal::NotDone(why)) => return Some(error(id, NOT_DONE, &why)),
         }
-    })
+    } else if let Some(order) = Order::of(method, &request["params"]) {
+        match order.map(|order| order.obey(switch)) {
+            Ok(Ok(result)) => result,
+            Err(why) => return Some(error(id, INVALID_PARAMS, &why)),
+            Ok(Err(why)) => return Some(error(id, NOT_DONE, &why)),
+        }
+    } else {
+        let commands = PortCommand::ALL.map(PortCommand::method);
+        let known = [&View::ALL.map(View::method)[..], &commands, &Order::METHODS].concat().join(", ");
+        return Some(error(id, METHOD_NOT_FOUND, &format!("there is no method {method}; there are {known}")));
+    };
+    Some(json!({"jsonrpc": "2.0", "id": id, "result": result}))
 }
 
 fn error(id: &Value, code: i32, message: &str) -> Value {

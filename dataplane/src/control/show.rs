@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ringway_config::RateLimit;
+use ringway_config::{PRIORITY_OVER_TAG, RateLimit};
 use serde_json::{Value, json};
 
 use super::View;
@@ -97,12 +97,14 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
     let sum = |of: fn(&nic::QueueCounters) -> u64| port.queues().map(|(_, queue)| of(queue)).sum::<u64>();
     let dropped = drops(port.queues().flat_map(|(_, queue)| [&queue.receive_dropped, &queue.transmit_dropped]));
     let info = port.info();
+    let (flow_rules, flow_rules_refused) = port.flow_rules();
     let (rx, tx) = info.as_ref().map_or((0, 0), |info| (info.rx_queues, info.tx_queues));
     json!({
         "name": port.name,
         "kind": "nic",
         "bridge": switch.bridge_name(port.id),
-        "device": port.device,
+        "device": port.bond.is_none().then(|| port.device()),
+        "bond": bond(port),
         "driver": info.as_ref().map(|info| &info.driver),
         "mac": info.as_ref().map(|info| &info.mac),
         "numa_node": info.as_ref().and_then(|info| info.node),
@@ -115,6 +117,8 @@ fn nic_port(switch: &Switch, port: &nic::Port) -> Value {
         "workers": switch.workers().len(),
         "workers_handing_off": if tx == 0 { 0 } else { switch.workers().len().saturating_sub(tx.into()) },
         "steering": info.as_ref().map(|info| info.steering),
+        "flow_rules": flow_rules,
+        "flow_rules_refused": flow_rules_refused,
         "offloads": info.as_ref().map(|info| &info.offloads),
         "receive_packets": sum(|queue| queue.received.packets.get()),
         "receive_bytes": sum(|queue| queue.received.bytes.get()),
@@ -150,6 +154,18 @@ fn idle(port: &Port) -> Value {
         })
     };
     port.spare().into_iter().map(one).collect()
+}
+
+/// Of a bond its members: those of the configuration, while nobody looks after them.
+fn bond(port: &nic::Port) -> Option<Value> {
+    let member = |device: &str, state: Option<nic::MemberState>, last_error: Option<String>| json!({ "device": device, "state": state.map(nic::MemberState::as_str), "last_error": last_error });
+    let seen = port.members();
+    let members: Vec<_> = if seen.is_empty() {
+        port.devices.iter().map(|device| member(device, None, None)).collect()
+    } else {
+        seen.into_iter().map(|seen| member(&seen.device, Some(seen.state), seen.last_error)).collect()
+    };
+    Some(json!({ "mode": port.bond?.as_str(), "members": members }))
 }
 
 fn ring(port: &Port) -> &'static str {
@@ -261,7 +277,7 @@ fn flows(switch: &Switch) -> Value {
             flows.push(json!({
                 "worker": worker.number,
                 "port": port_name(switch, flow.key.port()),
-                "vlan": flow.key.vlan(),
+                "vlan": flow.key.vlan() % PRIORITY_OVER_TAG,
                 "source": flow.key.source().to_string(),
                 "destination": flow.key.destination().to_string(),
                 "output": match verdict.action {

@@ -20,7 +20,7 @@ impl View {
                 ("MACS", |row| format!("{} of {}", text(&row["macs"]), text(&row["macs_max"]))),
                 ("MOVES", |row| text(&row["mac_moves"])),
                 ("STATE", |row| text(&row["state"])),
-                ("RING", |row| if is_nic(row) { format!("link {}", text(&row["link"])) } else { text(&row["ring"]) }),
+                ("RING", |row| if is_nic(row) { link(row) } else { text(&row["ring"]) }),
                 ("QUEUES", |row| {
                     if is_nic(row) {
                         format!(
@@ -101,6 +101,14 @@ impl View {
 
 fn is_nic(row: &Value) -> bool {
     row["kind"] == "nic"
+}
+
+/// A NIC's cable; of a bond also how many members carry frames, of how many.
+fn link(row: &Value) -> String {
+    let link = format!("link {}", text(&row["link"]));
+    let Some(members) = row["bond"]["members"].as_array() else { return link };
+    let active = members.iter().filter(|member| member["state"] == "active").count();
+    format!("{link}, {} {active} of {} active", text(&row["bond"]["mode"]), members.len())
 }
 
 fn text(value: &Value) -> String {

@@ -1,18 +1,18 @@
 //! What the switch keeps in its flow tables: a verdict for a key.
 
-use super::table::{self, Bucket, Entry, Words};
+use super::table::{self, Bucket, Entry, Parts, Words};
 use super::{Action, FlowKey, Stamp, Verdict};
 
-/// Words of a key, and of a verdict.
+/// Words of a key, and of a verdict beside the one that says what to do.
 const KEY: usize = 2;
-const VERDICT: usize = 3;
+const REST: usize = 2;
 
 /// A worker's table.
-pub type FlowTable = table::Table<FlowKey, Verdict, KEY, VERDICT>;
+pub type FlowTable = table::Table<FlowKey, Verdict, KEY, REST>;
 /// A worker's table as a burst looks at it.
-pub type FlowView<'a> = table::View<'a, FlowKey, Verdict, KEY, VERDICT>;
+pub type FlowView<'a> = table::View<'a, FlowKey, Verdict, KEY, REST>;
 /// A worker's table for other threads.
-pub type FlowReader = table::Reader<FlowKey, Verdict, KEY, VERDICT>;
+pub type FlowReader = table::Reader<FlowKey, Verdict, KEY, REST>;
 /// A cached flow, as `show flows` lists it.
 pub type Flow = table::Cached<FlowKey, Verdict>;
 
@@ -32,15 +32,16 @@ impl Words<KEY> for FlowKey {
     }
 }
 
-impl Words<VERDICT> for Verdict {
+impl Parts<REST> for Verdict {
     #[inline(always)]
-    fn words(self) -> [u64; VERDICT] {
-        self.words()
+    fn parts(self) -> (u64, [u64; REST]) {
+        let [first, rest @ ..] = self.words();
+        (first, rest)
     }
 
     #[inline(always)]
-    fn from_words(words: [u64; VERDICT]) -> Self {
-        Self::from_words(words)
+    fn from_parts(first: u64, [source, destination]: [u64; REST]) -> Self {
+        Self::from_words([first, source, destination])
     }
 }
 
@@ -49,16 +50,8 @@ impl FlowView<'_> {
     /// which is where the action is.
     #[inline(always)]
     #[must_use]
-    pub fn action_at(self, entry: u32, stamp: Stamp) -> Option<Action> {
-        let mut words = [0; VERDICT];
-        words[0] = self.first_word(entry);
-        self.is_at(entry, stamp).then(|| Verdict::from_words(words).action)
-    }
-
-    /// The whole verdict of an entry.
-    #[must_use]
-    pub fn verdict(self, entry: u32) -> Verdict {
-        self.value(entry)
+    pub fn action_at(self, hit: table::Hit<'_, KEY>, stamp: Stamp) -> Option<Action> {
+        hit.is_at(stamp).then(|| Verdict::from_parts(hit.first_word(), [0; REST]).action)
     }
 }
 
@@ -76,12 +69,12 @@ mod tests {
             let hash = table.view().hash(key);
             assert!(table.insert(key, hash, verdict, stamp));
             let view = table.view();
-            let entry = view.find(view.candidates(hash), key).unwrap();
-            assert_eq!(view.action_at(entry, stamp), Some(action));
-            assert_eq!(view.action_at(entry, Stamp::new(2, 2)), None, "another epoch");
-            assert_eq!(view.verdict(entry), verdict);
-            table.confirm(entry, Stamp::new(2, 2));
-            assert_eq!(table.view().action_at(entry, Stamp::new(2, 2)), Some(action));
+            let hit = view.find(view.candidates(hash), key).unwrap();
+            assert_eq!(view.action_at(hit, stamp), Some(action));
+            assert_eq!(view.action_at(hit, Stamp::new(2, 2)), None, "another epoch");
+            assert_eq!(view.value(hit), verdict);
+            table.confirm(hit, Stamp::new(2, 2));
+            assert_eq!(view.action_at(hit, Stamp::new(2, 2)), Some(action));
         }
     }
 }

@@ -25,20 +25,19 @@ impl HashKey {
         self.hash_words([a, b])
     }
 
-    /// The hash of some words, an odd one's partner being 0: each pair is folded by a 128-bit product whose operands are
-    /// both secret, and so is their sum.
+    /// The hash of some words: each pair is folded by a 128-bit product whose operands are both secret, and so is their sum, with
+    /// the word that is left of an odd number of them.
     #[inline(always)]
     #[must_use]
     pub fn hash_words<const N: usize>(&self, words: [u64; N]) -> u64 {
-        const { assert!(N <= WORDS_MAX) };
+        const { assert!(N > 1 && N <= WORDS_MAX) };
         let mut sum = words[0];
-        for pair in 0..N.div_ceil(2) {
+        for pair in 0..N / 2 {
             let (first, second) = (pair * 2, pair * 2 + 1);
-            let other = if second < N { words[second] } else { 0 };
-            sum ^= fold(words[first] ^ self.0[first], other ^ self.0[second]);
+            sum ^= fold(words[first] ^ self.0[first], words[second] ^ self.0[second]);
         }
-        // Forced odd, so that the last product never collapses to zero.
-        fold(sum, self.0[WORDS_MAX] | 1)
+        // Without a word that is left it is forced odd, so that the last product never collapses to zero.
+        fold(sum, if N.is_multiple_of(2) { self.0[WORDS_MAX] | 1 } else { words[N - 1] ^ self.0[WORDS_MAX] })
     }
 }
 

@@ -20,6 +20,9 @@ use crate::packet::MacAddress;
 /// Slots a bucket: one cache line of states.
 const WAYS: usize = 8;
 
+/// Ticks after which a station that was taken from its place and stays where it went has its place there.
+const SETTLED: u32 = 10;
+
 /// Times that something is tried again when other workers are at the same station.
 const ATTEMPTS: usize = 8;
 
@@ -106,6 +109,8 @@ struct PortMacs {
     limit: u32,
     /// The port's generation above, its stations below.
     count: AtomicU64,
+    /// Static ones among them.
+    statics: AtomicU32,
     moves: AtomicU64,
     refused: AtomicU64,
 }
@@ -143,6 +148,8 @@ pub struct MacTable {
     bridge_of: Box<[AtomicU16]>,
     /// When a frame of the station was last seen, in ticks.
     seen: Box<[AtomicU32]>,
+    /// When the station was last moved, above, and the port where its place is: it may always go back there.
+    homes: Box<[AtomicU64]>,
     hash: HashKey,
     ports: Box<[CachePadded<PortMacs>]>,
     bridges: Box<[CachePadded<Count>]>,
@@ -161,6 +168,7 @@ impl MacTable {
             keys: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             bridge_of: (0..slots).map(|_| AtomicU16::new(0)).collect(),
             seen: (0..slots).map(|_| AtomicU32::new(0)).collect(),
+            homes: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             hash: HashKey::random()?,
             ports: limits.ports.iter().map(port).collect(),
             bridges: limits.bridges.iter().map(|&limit| Count::new(limit).into()).collect(),
@@ -239,7 +247,7 @@ impl MacTable {
     }
 
     /// A frame of the station came in by `port`: remembers or moves it. `may_move` is asked before it is moved from another
-    /// port, at most once.
+    /// port, at most once, and not if it goes back to where its place is: as often as others can take it, it can be taken back.
     pub fn learn(&self, station: Station, port: u16, now: u32, may_move: impl Fn() -> bool) -> Learnt {
         let mut may = None;
         let mut ask = || *may.get_or_insert_with(&may_move);
@@ -265,7 +273,11 @@ impl MacTable {
 
     /// Puts a station behind a port for good; `false` if there is no room.
     pub fn insert_static(&self, station: Station, port: u16) -> bool {
-        matches!(self.insert(station, port, 0, Kind::Static), Some(Learnt::Here(_)))
+        let is_here = matches!(self.insert(station, port, 0, Kind::Static), Some(Learnt::Here(_)));
+        if let (true, Some(macs)) = (is_here, self.ports.get(usize::from(port))) {
+            macs.statics.fetch_add(1, Ordering::Relaxed);
+        }
+        is_here
     }
 
     /// A station that is known was seen; `None` if the slot has changed.
@@ -286,7 +298,8 @@ impl MacTable {
             return Some(Learnt::Held);
         }
         let Some(generation) = self.count_in(port) else { return Some(Learnt::PortLimit) };
-        if is_live && !may_move() {
+        let (moved_at, home) = self.home_of(slot);
+        if is_live && port != home && !may_move() {
             self.count_out(port, generation);
             return Some(Learnt::MovesTooOften);
         }
@@ -297,11 +310,28 @@ impl MacTable {
             return None;
         }
         self.seen[slot].store(now, Ordering::Relaxed);
+        let has_settled = now.saturating_sub(moved_at) >= SETTLED;
+        let home = match is_live {
+            false => port,
+            true if port != home && has_settled => state.port(),
+            true => home,
+        };
+        self.set_home(slot, now, home);
         self.count_out(state.port(), state.generation());
         if let (true, Some(macs)) = (is_live, self.ports.get(usize::from(port))) {
             macs.moves.fetch_add(1, Ordering::Relaxed);
         }
         Some(Learnt::Here(MacRef { slot: slot as u32, version: moved.version() }))
+    }
+
+    /// When the station in a slot was moved, and the port where its place is.
+    fn home_of(&self, slot: usize) -> (u32, u16) {
+        let word = self.homes[slot].load(Ordering::Relaxed);
+        ((word >> 32) as u32, word as u16)
+    }
+
+    fn set_home(&self, slot: usize, moved_at: u32, home: u16) {
+        self.homes[slot].store(u64::from(home) | u64::from(moved_at) << 32, Ordering::Relaxed);
     }
 
     /// Remembers a station that was not; `None` if somebody else has.
@@ -333,6 +363,7 @@ impl MacTable {
         fence(Ordering::Release);
         self.keys[slot].store(station.key(), Ordering::Relaxed);
         self.bridge_of[slot].store(station.bridge, Ordering::Relaxed);
+        self.set_home(slot, now, port);
         self.seen[slot].store(now, Ordering::Relaxed);
         let state = State::new(kind, port, generation, tag, free.version());
         self.states[slot].store(state.0, Ordering::SeqCst);
@@ -398,7 +429,8 @@ impl MacTable {
     /// they are next looked at closely, which whoever calls this has to see to.
     pub fn flush(&self, port: u16) {
         if let Some(macs) = self.ports.get(usize::from(port)) {
-            let next = |word: u64| Some(((word >> 32) + 1) << 32);
+            let statics = u64::from(macs.statics.load(Ordering::Relaxed));
+            let next = |word: u64| Some(((word >> 32) + 1) << 32 | statics);
             let _ = macs.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
         }
     }

@@ -68,6 +68,33 @@ fn moves_may_be_refused() {
     assert!(matches!(table.learn(station(2), 1, 0, || panic!()), Learnt::Here(_)));
 }
 
+/// Who takes a station away needs leave for it, who takes it back needs none: not even from one who has it now and again.
+#[test]
+fn a_station_goes_back_to_its_place_without_leave() {
+    let table = table(100, 100);
+    learn(&table, station(1), 0, 0).unwrap();
+    for tick in [0, 0, 1, SETTLED - 1] {
+        learn(&table, station(1), 1, tick).unwrap();
+        assert!(matches!(table.learn(station(1), 0, tick, || panic!("it may")), Learnt::Here(_)));
+        assert_eq!(table.learn(station(1), 1, tick, || false), Learnt::MovesTooOften);
+    }
+    // A thief that is robbed does not own it.
+    learn(&table, station(1), 1, 100).unwrap();
+    learn(&table, station(1), 2, 100).unwrap();
+    assert_eq!(table.learn(station(1), 1, 100, || false), Learnt::MovesTooOften);
+    assert!(matches!(table.learn(station(1), 0, 100, || panic!("it may")), Learnt::Here(_)));
+    // Where it has stayed long its place is, once it is taken from there.
+    learn(&table, station(1), 3, 200).unwrap();
+    learn(&table, station(1), 4, 200 + SETTLED).unwrap();
+    assert!(matches!(table.learn(station(1), 3, 200 + SETTLED, || panic!("it may")), Learnt::Here(_)));
+    assert_eq!(table.learn(station(1), 0, 200 + SETTLED, || false), Learnt::MovesTooOften);
+    // What was forgotten has no place.
+    table.flush(3);
+    learn(&table, station(1), 5, 300).unwrap();
+    learn(&table, station(1), 0, 300).unwrap();
+    assert!(matches!(table.learn(station(1), 5, 300, || panic!("it may")), Learnt::Here(_)));
+}
+
 #[test]
 fn a_static_station_stays() {
     let table = table(100, 100);
@@ -142,6 +169,19 @@ fn a_flush() {
     learn(&table, station(5), 1, 0).unwrap();
     learn(&table, station(6), 1, 0).unwrap();
     assert_eq!(table.count(1), 2);
+}
+
+/// Static stations stay over a flush, and are counted.
+#[test]
+fn a_flush_with_static_stations() {
+    let table = table(100, 3);
+    assert!(table.insert_static(station(1), 0) && table.insert_static(station(2), 0));
+    learn(&table, station(3), 0, 0).unwrap();
+    assert_eq!(table.count(0), 3);
+    table.flush(0);
+    assert_eq!((table.count(0), table.find(station(1)).map(|found| found.0)), (2, Some(0)));
+    learn(&table, station(4), 0, 0).unwrap();
+    assert_eq!(table.learn(station(5), 0, 0, || true), Learnt::PortLimit);
 }
 
 #[test]

@@ -62,6 +62,19 @@ impl Features {
     /// What a port offers when its operator masks nothing.
     pub const OFFERED: Self = Self::all();
 
+    /// Features, of which one is enough, and the offloads that need it (virtio 1.2, section 5.1.3.1), in the order in which
+    /// they fall.
+    pub const NEEDS: [(Self, Self); 4] = {
+        const HOST_TSO: Features = Features::HOST_TSO4.union(Features::HOST_TSO6);
+        const GUEST_TSO: Features = Features::GUEST_TSO4.union(Features::GUEST_TSO6);
+        [
+            (Self::CSUM, HOST_TSO.union(Self::HOST_USO)),
+            (HOST_TSO, Self::HOST_ECN),
+            (Self::GUEST_CSUM, GUEST_TSO.union(Self::GUEST_USO4).union(Self::GUEST_USO6)),
+            (GUEST_TSO, Self::GUEST_ECN),
+        ]
+    };
+
     /// What an operator's word stands for.
     #[must_use]
     pub fn of(feature: Feature) -> Self {
@@ -94,19 +107,11 @@ impl Features {
         masked.iter().fold(Self::OFFERED, |offered, &feature| offered - Self::of(feature)).with_needs()
     }
 
-    /// Without the offloads whose own needs are not among them (virtio 1.2, section 5.1.3.1).
+    /// Without the offloads whose own needs are not among them.
     #[must_use]
     pub fn with_needs(self) -> Self {
-        const HOST_TSO: Features = Features::HOST_TSO4.union(Features::HOST_TSO6);
-        const GUEST_TSO: Features = Features::GUEST_TSO4.union(Features::GUEST_TSO6);
-        let needs = [
-            (Self::CSUM, HOST_TSO.union(Self::HOST_USO)),
-            (HOST_TSO, Self::HOST_ECN),
-            (Self::GUEST_CSUM, GUEST_TSO.union(Self::GUEST_USO4).union(Self::GUEST_USO6)),
-            (GUEST_TSO, Self::GUEST_ECN),
-        ];
         // One of the needed is enough.
-        needs.into_iter().fold(self, |set, (any, needing)| if set.intersects(any) { set } else { set - needing })
+        Self::NEEDS.into_iter().fold(self, |set, (any, needing)| if set.intersects(any) { set } else { set - needing })
     }
 
     /// What a guest that negotiated these may ask us to do to its frames.
@@ -185,8 +190,9 @@ mod tests {
 
     #[test]
     fn abilities_of_a_guest() {
-        assert_eq!(Features::OFFERED.may_ask(), Abilities::all() - Abilities::VOUCH);
-        assert_eq!(Features::OFFERED.can_take(), Abilities::all() - Abilities::VOUCH);
+        let all = Abilities::all() - Abilities::VOUCH - Abilities::BY_LAYOUT;
+        assert_eq!(Features::OFFERED.may_ask(), all);
+        assert_eq!(Features::OFFERED.can_take(), all);
         // A driver that takes a feature without what it needs gets nothing of it.
         assert_eq!((Features::HOST_TSO4 | Features::GUEST_TSO4).may_ask(), Abilities::empty());
         assert_eq!((Features::GUEST_TSO6 | Features::GUEST_ECN).can_take(), Abilities::empty());

@@ -318,12 +318,43 @@ fn nics(switch: &Switch, families: &mut Families) {
         }
     }
     drop(info);
+    let mut members = families
+        .gauge("nic_bond_member", "1 for the state that a member of a bond is in, 0 for those that it is not in.");
+    for port in &switch.nics {
+        for member in port.members() {
+            for state in nic::MemberState::ALL {
+                let labels = [("port", &*port.name), ("member", &member.device), ("state", state.as_str())];
+                members.add(&labels, yes(member.state == state));
+            }
+        }
+    }
+    drop(members);
+    let pools = (0..).zip(switch.mempools()).map(|(number, pool): (u32, _)| {
+        let node = pool.node.map_or_else(String::new, |node| node.to_string());
+        (number.to_string(), node, pool.room.to_string(), pool)
+    });
+    let pools: Vec<_> = pools.collect();
+    let mut mbufs = families.gauge("nic_mbufs", "Mbufs of a mempool, free or not.");
+    for (number, node, room, pool) in &pools {
+        mbufs.add(&[("pool", number), ("node", node), ("room", room)], pool.mbufs as f64);
+    }
+    drop(mbufs);
+    let mut in_use = families.gauge("nic_mbufs_in_use", "Mbufs of a mempool that are with a NIC or a worker.");
+    for (number, node, room, pool) in &pools {
+        in_use.add(&[("pool", number), ("node", node), ("room", room)], pool.in_use as f64);
+    }
+    drop(in_use);
     let mut xstats = families.counter("nic_xstat_total", "The driver's own counters, by DPDK's names.");
     for port in &switch.nics {
         for (name, value) in port.xstats() {
             xstats.add(&[("port", &port.name), ("name", &name)], value as f64);
         }
     }
+}
+
+fn ports_of_both_kinds(switch: &Switch) -> impl Iterator<Item = (&str, u16)> {
+    let guests = switch.ports.iter().map(|port| (port.name.as_str(), port.id));
+    guests.chain(switch.nics.iter().map(|port| (port.name.as_str(), port.id)))
 }
 
 fn tables(switch: &Switch, families: &mut Families) {
@@ -340,15 +371,23 @@ fn tables(switch: &Switch, families: &mut Families) {
     drop(entries);
     let macs = &switch.macs;
     let mut behind = families.gauge("port_mac_entries", "Stations remembered behind a port.");
-    for port in &switch.ports {
-        behind.add(&[("port", &port.name)], f64::from(macs.count(port.id)));
+    for (name, id) in ports_of_both_kinds(switch) {
+        behind.add(&[("port", name)], f64::from(macs.count(id)));
     }
     drop(behind);
     let mut moves = families.counter("mac_moves_total", "Stations seen behind this port after another.");
-    for port in &switch.ports {
-        moves.add(&[("port", &port.name)], macs.moves(port.id) as f64);
+    for (name, id) in ports_of_both_kinds(switch) {
+        moves.add(&[("port", name)], macs.moves(id) as f64);
     }
     drop(moves);
+    let mut refused = families.counter(
+        "port_mac_refused_total",
+        "Times that a station was not remembered because its port has as many as it may.",
+    );
+    for (name, id) in ports_of_both_kinds(switch) {
+        refused.add(&[("port", name)], macs.refused(id) as f64);
+    }
+    drop(refused);
     families
         .counter(
             "mac_learn_refused_total",

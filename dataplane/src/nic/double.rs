@@ -50,6 +50,8 @@ pub struct Wire {
     mbufs: AtomicUsize,
     /// Frames that the TX queue has room for.
     room: AtomicUsize,
+    /// Times that somebody asked for frames.
+    polls: AtomicUsize,
 }
 
 impl Wire {
@@ -62,6 +64,7 @@ impl Wire {
             mbufs_max: AtomicUsize::new(usize::MAX),
             mbufs: AtomicUsize::new(0),
             room: AtomicUsize::new(usize::MAX),
+            polls: AtomicUsize::new(0),
         })
     }
 
@@ -72,6 +75,7 @@ impl Wire {
             id: QueueId { port: port.id, index },
             rx: Some(RxQueue::double(self.clone())),
             tx: Some(TxQueue::double(self.clone(), can)),
+            bond: None,
             counters: port.counters(index),
             link: port.link.clone(),
             mtu: port.mtu,
@@ -94,6 +98,12 @@ impl Wire {
     #[must_use]
     pub fn mbufs(&self) -> usize {
         self.mbufs.load(Ordering::Relaxed)
+    }
+
+    /// Times that the worker asked for frames.
+    #[must_use]
+    pub fn polls(&self) -> usize {
+        self.polls.load(Ordering::Relaxed)
     }
 
     /// No more than so many may be out.
@@ -135,6 +145,7 @@ impl Wire {
     }
 
     pub(super) fn receive(self: &Arc<Self>, into: &mut Mbufs<BURST>) {
+        self.polls.fetch_add(1, Ordering::Relaxed);
         let mut incoming = lock(&self.incoming);
         while !into.is_full() {
             let Some((bytes, received, cut)) = incoming.pop_front() else { return };

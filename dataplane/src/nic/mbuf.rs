@@ -177,10 +177,11 @@ impl<const N: usize> Mbufs<N> {
         (0..self.0.len()).filter_map(|index| self.get(index)).map(|mbuf| u64::from(mbuf.pkt_len)).sum()
     }
 
-    /// What the NIC said of frame `index`.
+    /// What the NIC said of frame `index`. Only one of virtio (`is_virtio`) means by a checksum of which it knows nothing that it
+    /// is left to be done.
     #[inline]
     #[must_use]
-    pub fn received(&self, index: usize) -> Received {
+    pub fn received(&self, index: usize, is_virtio: bool) -> Received {
         let Some(mbuf) = self.get(index) else { return Received::Unchecked };
         let flags = mbuf.ol_flags & (RTE_MBUF_F_RX_L4_CKSUM_MASK | RTE_MBUF_F_RX_LRO);
         if flags == 0 {
@@ -192,7 +193,7 @@ impl<const N: usize> Mbufs<N> {
             return Received::Missing(Some((offload >> SEGMENT_SIZE_SHIFT) as u16));
         }
         match flags {
-            RTE_MBUF_F_RX_L4_CKSUM_NONE => Received::Missing(None),
+            RTE_MBUF_F_RX_L4_CKSUM_NONE if is_virtio => Received::Missing(None),
             RTE_MBUF_F_RX_L4_CKSUM_GOOD if packet_type & TUNNEL_MASK == 0 => Received::Good,
             _ => Received::Unchecked,
         }
@@ -204,6 +205,22 @@ impl<const N: usize> Mbufs<N> {
     pub fn room(&self, index: usize) -> Option<Segment<'_>> {
         let mbuf = self.get(index)?;
         Some(data(mbuf, u32::from(mbuf.buf_len.saturating_sub(mbuf.data_off))))
+    }
+
+    /// Moves the last mbuf, which is as it came from its pool but for a frame of `len` bytes that was written into it, behind
+    /// those of `to`, if there is a place.
+    #[inline]
+    pub fn move_last<const M: usize>(&mut self, len: u32, to: &mut Mbufs<M>) {
+        if to.0.is_full() {
+            return;
+        }
+        let Some(at) = self.0.pop() else { return };
+        // SAFETY: an mbuf of ours, of which nobody else has a reference.
+        if let Some(mbuf) = unsafe { at.as_mut() } {
+            mbuf.data_len = len as u16;
+            mbuf.pkt_len = len;
+            to.0.push(at);
+        }
     }
 
     /// Takes the last `count` mbufs out, as one frame of `len` bytes, with which they were filled in their order here.

@@ -6,7 +6,10 @@ use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use dpdk_sys::{RTE_PKTMBUF_HEADROOM, rte_mempool, rte_pktmbuf_alloc_bulk, rte_pktmbuf_pool_create};
+use dpdk_sys::{
+    RTE_PKTMBUF_HEADROOM, rte_mempool, rte_mempool_avail_count, rte_mempool_in_use_count, rte_pktmbuf_alloc_bulk,
+    rte_pktmbuf_pool_create,
+};
 
 use super::double::Wire;
 use super::eal::last_error;
@@ -89,6 +92,8 @@ pub(super) struct Need {
     pub(super) node: Option<u32>,
     /// Bytes that one mbuf must hold.
     pub(super) room: u32,
+    /// Devices with so many queues each: 1, or the members of a bond.
+    pub(super) members: u16,
     pub(super) rx_queues: u16,
     pub(super) rx_descriptors: u16,
     pub(super) tx_queues: u16,
@@ -98,18 +103,18 @@ pub(super) struct Need {
 impl Need {
     fn mbufs(&self) -> usize {
         let queues = usize::from(self.rx_queues.max(self.tx_queues));
-        usize::from(self.rx_queues) * usize::from(self.rx_descriptors)
-            + usize::from(self.tx_queues) * usize::from(self.tx_descriptors)
-            + queues * HELD
+        let descriptors = usize::from(self.rx_queues) * usize::from(self.rx_descriptors)
+            + usize::from(self.tx_queues) * usize::from(self.tx_descriptors);
+        usize::from(self.members) * descriptors + queues * HELD
     }
 
     fn arithmetic(&self, ports: usize) -> String {
-        let Self { rx_queues, rx_descriptors, tx_queues, tx_descriptors, room, .. } = self;
+        let Self { members, rx_queues, rx_descriptors, tx_queues, tx_descriptors, room, .. } = self;
         let (queues, size) = (rx_queues.max(tx_queues), mbuf_size(*room));
         let count = ports * self.mbufs();
         format!(
-            "{ports} ports x ({rx_queues} RX queues x {rx_descriptors} descriptors + {tx_queues} TX queues x \
-             {tx_descriptors} descriptors + {queues} workers x {HELD}) = {count} mbufs x {size} bytes = {} MiB",
+            "{ports} ports x ({members} devices x ({rx_queues} RX queues x {rx_descriptors} descriptors + {tx_queues} TX \
+             queues x {tx_descriptors} descriptors) + {queues} queues x {HELD} held) = {count} mbufs x {size} bytes = {} MiB",
             (count * size).div_ceil(1 << 20)
         )
     }
@@ -117,6 +122,19 @@ impl Need {
 
 fn mbuf_size(room: u32) -> usize {
     room as usize + RTE_PKTMBUF_HEADROOM as usize + OVERHEAD
+}
+
+/// How much of a mempool is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Its NUMA node, if it has one.
+    pub node: Option<u32>,
+    /// Bytes that an mbuf holds.
+    pub room: u32,
+    /// Mbufs of it, free or not.
+    pub mbufs: usize,
+    /// Mbufs that are with a NIC or a worker.
+    pub in_use: usize,
 }
 
 #[derive(Debug)]
@@ -145,14 +163,24 @@ impl Pools {
     pub(super) fn reserve(&mut self, need: &Need) -> Result<(Arc<Mempool>, usize), String> {
         let mbufs = need.mbufs();
         let fits = |shared: &&mut Shared| {
-            shared.node == need.node && shared.pool.room == need.room && shared.size - shared.taken >= mbufs
+            // SAFETY: the pool lives.
+            let there = unsafe { rte_mempool_avail_count(shared.pool.raw.as_ptr()) } as usize;
+            // A driver that loses mbufs when it is closed does not tell.
+            shared.node == need.node
+                && shared.pool.room == need.room
+                && (shared.size - shared.taken).min(there) >= mbufs
         };
         if let Some(shared) = self.shared.iter_mut().find(fits) {
             shared.taken += mbufs;
             return Ok((shared.pool.clone(), mbufs));
         }
-        let ports = if self.shared.is_empty() { self.ports } else { 1 };
-        let pool = Arc::new(self.create(need, ports)?);
+        // All ports alike is a guess: a port that is larger than the others does not have to be refused for it.
+        let all = if self.shared.is_empty() { self.ports } else { 1 };
+        let (ports, pool) = match self.create(need, all) {
+            Err(_) if all > 1 => (1, self.create(need, 1)?),
+            made => (all, made?),
+        };
+        let pool = Arc::new(pool);
         self.shared.push(Shared { pool: pool.clone(), node: need.node, size: ports * mbufs, taken: mbufs });
         Ok((pool, mbufs))
     }
@@ -161,6 +189,18 @@ impl Pools {
         if let Some(shared) = self.shared.iter_mut().find(|shared| Arc::ptr_eq(&shared.pool, pool)) {
             shared.taken -= mbufs.min(shared.taken);
         }
+    }
+
+    /// How much of each is in use.
+    pub(super) fn uses(&self) -> Vec<PoolUse> {
+        let one = |shared: &Shared| PoolUse {
+            node: shared.node,
+            room: shared.pool.room,
+            mbufs: shared.size,
+            // SAFETY: the pool lives as long as EAL.
+            in_use: unsafe { rte_mempool_in_use_count(shared.pool.as_ptr()) } as usize,
+        };
+        self.shared.iter().map(one).collect()
     }
 
     fn create(&self, need: &Need, ports: usize) -> Result<Mempool, String> {
@@ -173,7 +213,8 @@ impl Pools {
         let Some(raw) = NonNull::new(raw) else {
             let place = need.node.map_or(String::new(), |node| format!(" on NUMA node {node}"));
             return Err(format!(
-                "no memory for its mbufs{place} ({}): {}; reserve more huge pages, or use fewer workers",
+                "no memory for its mbufs{place} ({}): {}; raise `nic_memory_mib` or the number of huge pages, or use fewer \
+                 `queues`",
                 last_error(),
                 need.arithmetic(ports)
             ));
@@ -188,14 +229,20 @@ mod tests {
 
     #[test]
     fn the_arithmetic_is_what_is_asked_for() {
-        let need =
-            Need { node: None, room: 2048, rx_queues: 2, rx_descriptors: 1024, tx_queues: 4, tx_descriptors: 512 };
-        assert_eq!(need.mbufs(), 2 * 1024 + 4 * 512 + 4 * HELD);
+        let need = Need {
+            node: None,
+            room: 2048,
+            members: 2,
+            rx_queues: 2,
+            rx_descriptors: 1024,
+            tx_queues: 4,
+            tx_descriptors: 512,
+        };
+        assert_eq!(need.mbufs(), 2 * (2 * 1024 + 4 * 512) + 4 * HELD);
         let said = need.arithmetic(3);
-        assert!(
-            said.starts_with("3 ports x (2 RX queues x 1024 descriptors + 4 TX queues x 512 descriptors"),
-            "{said}"
-        );
+        let begins =
+            "3 ports x (2 devices x (2 RX queues x 1024 descriptors + 4 TX queues x 512 descriptors) + 4 queues x";
+        assert!(said.starts_with(begins), "{said}");
         assert!(said.contains(&format!("= {} mbufs", 3 * need.mbufs())), "{said}");
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn abilities(offloads: u64, is_virtio: bool, frame_max: u32) -> Abili
     let has = |wanted| offloads & wanted == wanted;
     let mut can = Abilities::empty();
     if has(RTE_ETH_TX_OFFLOAD_TCP_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_CKSUM) {
-        can |= Abilities::CHECKSUM;
+        can |= Abilities::CHECKSUM | Abilities::BY_LAYOUT;
         if has(RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_MULTI_SEGS) && frame_max >= FRAME_LEN_MAX {
             can |= Abilities::TCP6;
             if is_virtio || has(RTE_ETH_TX_OFFLOAD_IPV4_CKSUM) {

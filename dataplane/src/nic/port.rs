@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use ringway_config::{BondMode, Uplink};
+
 use crate::account::{DropCounters, Service, Traffic};
 
 /// How far a port has come.
@@ -14,8 +16,10 @@ pub enum PortState {
     Failed,
     /// Frames go in and out.
     Running,
-    /// It was taken out of use.
+    /// It was stopped; its device is still there.
     Stopped,
+    /// It was removed: its device is somebody else's to use.
+    Removed,
 }
 
 impl PortState {
@@ -27,8 +31,52 @@ impl PortState {
             Self::Failed => "failed",
             Self::Running => "running",
             Self::Stopped => "stopped",
+            Self::Removed => "removed",
         }
     }
+}
+
+/// What a member of a bond is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberState {
+    /// It carries frames.
+    Active,
+    /// It would, if another failed.
+    Standby,
+    /// Its cable is in; the other end has not agreed to LACP.
+    Negotiating,
+    /// Its cable is out.
+    Down,
+    /// Its device cannot be used; it is tried again.
+    Failed,
+}
+
+impl MemberState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Active, Self::Standby, Self::Negotiating, Self::Down, Self::Failed];
+
+    /// Its name in `show` and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::Negotiating => "negotiating",
+            Self::Down => "down",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A member of a bond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its device.
+    pub device: String,
+    /// What it is doing.
+    pub state: MemberState,
+    /// Why it cannot be used.
+    pub last_error: Option<String>,
 }
 
 /// Whether the cable is in. Written by the thread of EAL, read by workers.
@@ -91,8 +139,11 @@ pub struct Info {
     pub rx_descriptors: u16,
     /// Descriptors of a TX queue.
     pub tx_descriptors: u16,
-    /// What frames are spread over RX queues by: `rss`, `driver`, or `none` if there is one.
+    /// What frames are spread over RX queues by: `flow_rules`, for the stations of guests, and RSS for the rest; `rss`, `driver`, or
+    /// `none` if there is one.
     pub steering: &'static str,
+    /// Why the device takes no rules.
+    pub flow_rules_refused: Option<String>,
     /// What the NIC does by itself, in DPDK's words.
     pub offloads: Vec<String>,
 }
@@ -104,6 +155,10 @@ struct Status {
     info: Option<Info>,
     /// The driver's own counters.
     xstats: Vec<(String, u64)>,
+    /// Of a bond.
+    members: Vec<Member>,
+    /// Rules that the device holds, and why it took no more.
+    flow_rules: (usize, Option<String>),
 }
 
 /// A NIC port.
@@ -113,8 +168,10 @@ pub struct Port {
     pub id: u16,
     /// Its name.
     pub name: String,
-    /// PCI address, or name and arguments of a virtual device.
-    pub device: String,
+    /// PCI address, or name and arguments of a virtual device; of a bond those of all members.
+    pub devices: Vec<String>,
+    /// How they are used, if they are a bond.
+    pub bond: Option<BondMode>,
     /// The most bytes that a packet to or from it may have, behind Ethernet header and tags.
     pub mtu: u16,
     /// Whether the cable is in.
@@ -127,15 +184,63 @@ impl Port {
     /// A port of a device, with a queue for each of so many workers unless `nic` says how many.
     #[must_use]
     pub fn new(id: u16, port: &ringway_config::Port, nic: &ringway_config::Nic, workers: usize) -> Self {
-        let status = Status { state: PortState::Starting, last_error: None, info: None, xstats: Vec::new() };
+        let status = Status {
+            state: PortState::Starting,
+            last_error: None,
+            info: None,
+            xstats: Vec::new(),
+            members: Vec::new(),
+            flow_rules: (0, None),
+        };
+        let (devices, bond) = match &nic.uplink {
+            Uplink::Device(device) => (vec![device.clone()], None),
+            Uplink::Bond(bond) => (bond.members.clone(), Some(bond.mode)),
+        };
         Self {
             id,
             name: port.name.clone(),
-            device: nic.device.clone(),
+            devices,
+            bond,
             mtu: port.mtu,
             link: Arc::default(),
             counters: (0..nic.queues.map_or(workers, usize::from)).map(|_| OnceLock::new()).collect(),
             status: Mutex::new(status),
+        }
+    }
+
+    /// Its device, or the first member of its bond.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.devices.first().map_or("", String::as_str)
+    }
+
+    /// Rules for stations that its device holds, and why it took no more, or none.
+    #[must_use]
+    pub fn flow_rules(&self) -> (usize, Option<String>) {
+        let status = self.status();
+        let refused = status.info.as_ref().and_then(|info| info.flow_rules_refused.clone());
+        (status.flow_rules.0, refused.or_else(|| status.flow_rules.1.clone()))
+    }
+
+    pub(super) fn set_flow_rules(&self, held: usize, refused: Option<String>) {
+        self.status().flow_rules = (held, refused);
+    }
+
+    /// The members of its bond, while it runs.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.status().members.clone()
+    }
+
+    /// Says how the members of its bond are. What is news goes to the log.
+    pub(super) fn set_members(&self, members: Vec<Member>) {
+        let before = std::mem::replace(&mut self.status().members, members.clone());
+        for member in members {
+            let same = |other: &&Member| other.device == member.device;
+            if before.iter().find(same).is_none_or(|before| before.state != member.state) {
+                let (state, error) = (member.state.as_str(), member.last_error.unwrap_or_default());
+                tracing::info!("port {}: member {} is {state} {error}", self.name, member.device);
+            }
         }
     }
 
@@ -204,9 +309,9 @@ impl Port {
         let is_news = status.state != state || error.is_some() && status.last_error != error;
         (status.state, status.info) = (state, None);
         status.xstats.clear();
-        if error.is_some() {
-            status.last_error = error;
-        }
+        status.members.clear();
+        status.flow_rules = (0, None);
+        status.last_error = error;
         is_news
     }
 

@@ -1,17 +1,21 @@
 //! The queues of a NIC: unique values that move into the worker that polls them. Each call of DPDK is for a burst.
 #![expect(unsafe_code, reason = "DPDK's burst functions")]
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use dpdk_sys::{rte_eth_rx_burst, rte_eth_tx_burst, rte_eth_tx_prepare};
 
 use super::BURST;
+use super::bonded::Bonded;
 use super::double::Wire;
 use super::eal::register_thread;
 use super::mbuf::{Mbuf, Mbufs};
 use super::mempool::Pool;
 use super::offload::TxFlags;
 use super::port::{Link, QueueCounters};
+use crate::account::DropReason;
+use crate::cpu::timestamp;
 use crate::packet::Abilities;
 use crate::policy::Limit;
 
@@ -39,6 +43,8 @@ pub struct Queue {
     pub rx: Option<RxQueue>,
     /// By which frames go, likewise.
     pub tx: Option<TxQueue>,
+    /// What its port is a queue of, if of a bond.
+    pub(super) bond: Option<Bonded>,
     /// What it counts.
     pub counters: Arc<QueueCounters>,
     /// Whether the cable is in.
@@ -50,6 +56,18 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// To be done at each visit, before frames are taken.
+    #[inline]
+    pub fn serve(&self) {
+        if let Some(bond) = &self.bond {
+            let (frames, bytes) = bond.serve();
+            if frames != 0 {
+                self.counters.received.add(frames, bytes);
+                self.counters.receive_dropped.add(DropReason::BondStandby, frames);
+            }
+        }
+    }
+
     /// Makes the calling thread one that may use it, until it ends. Any thread may use a double.
     ///
     /// # Errors
@@ -77,19 +95,28 @@ enum Driver {
 #[derive(Debug)]
 pub struct RxQueue {
     driver: Driver,
+    /// Without a word about a checksum, it means that it is left to be done: so virtio says it, and others say it of what has
+    /// none.
+    pub is_virtio: bool,
     /// Received, and not yet taken.
     pub held: Mbufs<BURST>,
     /// The first held frame was flooded to the ports before this one, as far as one visit may: it goes on here.
     pub flood_begun: Option<u16>,
+    /// The slot that the last burst went to, most likely the next one's, too.
+    pub last_receiver: u16,
 }
 
 impl RxQueue {
-    pub(super) fn ethdev(port: u16, queue: u16) -> Self {
-        Self { driver: Driver::Ethdev(port, queue), held: Mbufs::new(), flood_begun: None }
+    pub(super) fn ethdev(port: u16, queue: u16, is_virtio: bool) -> Self {
+        Self::new(Driver::Ethdev(port, queue), is_virtio)
     }
 
     pub(super) fn double(wire: Arc<Wire>) -> Self {
-        Self { driver: Driver::Double(wire), held: Mbufs::new(), flood_begun: None }
+        Self::new(Driver::Double(wire), true)
+    }
+
+    fn new(driver: Driver, is_virtio: bool) -> Self {
+        Self { driver, is_virtio, held: Mbufs::new(), flood_begun: None, last_receiver: u16::MAX }
     }
 
     fn is_double(&self) -> bool {
@@ -108,6 +135,78 @@ impl RxQueue {
                 self.held.extend(BURST, |room, want| rte_eth_rx_burst(port, queue, room, want as u16).into());
             },
             Driver::Double(wire) => wire.receive(&mut self.held),
+        }
+    }
+}
+
+/// What is to be known of a driver where frames move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DriverKind {
+    /// Of virtio: says and wants some things in its own way.
+    Virtio,
+    /// Sends by calls of the kernel, which may wait.
+    Kernel,
+    /// Any other.
+    Other,
+}
+
+impl DriverKind {
+    /// Of a device's driver, or of all members' drivers of a bond: what one of them does, the bond does.
+    pub(super) fn of(drivers: &[String]) -> Self {
+        let is_kernel = |name: &String| matches!(&**name, "net_af_packet" | "net_af_xdp" | "net_tap");
+        if drivers.iter().any(is_kernel) {
+            Self::Kernel
+        } else if drivers.iter().all(|name| name.starts_with("net_virtio")) {
+            Self::Virtio
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// With a driver that calls the kernel. It may wait there until the interface has sent something, and its worker, with all other
+/// ports, waits with it. So after a call in which it did the driver is left alone for many times as long, and what goes to it is
+/// dropped: the others lose one part in [`Patience::REST`] of their time to it. That others had the CPU meanwhile is not its doing.
+#[derive(Debug, Default)]
+struct Patience {
+    /// Not before this, in ticks of the time-stamp counter.
+    not_before: u64,
+}
+
+/// A moment before or after a call of such a driver.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    ticks: u64,
+    /// How often the thread has given its CPU away by itself.
+    waits: i64,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: it writes one `rusage`, of which zeros are one, too.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        Self { ticks: timestamp(), waits: usage.ru_nvcsw }
+    }
+}
+
+impl Patience {
+    /// Ticks of a call that nobody minds: some 100 µs.
+    const FAIR: u64 = 250_000;
+    /// Rests for so many times as long.
+    const REST: u64 = 20;
+
+    fn may_call(&self, now: u64) -> bool {
+        now >= self.not_before
+    }
+
+    fn called(&mut self, begun: Moment, ended: Moment) {
+        let spent = ended.ticks.saturating_sub(begun.ticks);
+        if spent > Self::FAIR && ended.waits != begun.waits {
+            self.not_before = ended.ticks.saturating_add(spent.saturating_mul(Self::REST));
         }
     }
 }
@@ -136,6 +235,8 @@ pub struct TxQueue {
     pub room: u32,
     /// It wants the checksum of IPv4's header in what it cuts.
     is_virtio: bool,
+    /// Of a driver that calls the kernel.
+    patience: Option<Patience>,
     /// Some frame of `ready` asks for something.
     asks: bool,
     spare: Mbufs<SPARE>,
@@ -151,9 +252,11 @@ impl TxQueue {
         pool: Pool,
         can: Abilities,
         segments_max: usize,
-        is_virtio: bool,
+        kind: DriverKind,
     ) -> Self {
-        Self { is_virtio, ..Self::new(Driver::Ethdev(port, queue), pool, can, segments_max) }
+        let patience = (kind == DriverKind::Kernel).then(Patience::default);
+        let is_virtio = kind == DriverKind::Virtio;
+        Self { is_virtio, patience, ..Self::new(Driver::Ethdev(port, queue), pool, can, segments_max) }
     }
 
     pub(super) fn double(wire: Arc<Wire>, can: Abilities) -> Self {
@@ -163,8 +266,8 @@ impl TxQueue {
     fn new(driver: Driver, pool: Pool, can: Abilities, segments_max: usize) -> Self {
         let (room, segments_max) = (pool.room(), segments_max.min(SEGMENTS_MAX));
         let (spare, ready) = (Mbufs::new(), Mbufs::new());
-        let (is_virtio, asks, unsent) = (false, false, Sent::default());
-        Self { driver, pool, can, segments_max, room, is_virtio, asks, spare, ready, unsent }
+        let (is_virtio, patience, asks, unsent) = (false, None, false, Sent::default());
+        Self { driver, pool, can, segments_max, room, is_virtio, patience, asks, spare, ready, unsent }
     }
 
     fn is_double(&self) -> bool {
@@ -189,6 +292,15 @@ impl TxQueue {
         if let Some(frame) = self.spare.chain_last(count, len, flags) {
             self.push(frame, flags);
         }
+    }
+
+    /// The last spare mbuf was filled with a frame of `len` bytes that asks for nothing: it is to be sent.
+    #[inline]
+    pub fn fill_plain(&mut self, len: u32) {
+        if self.ready.is_full() {
+            self.flush();
+        }
+        self.spare.move_last(len, &mut self.ready);
     }
 
     /// A frame that is to be sent as it is, asking for `flags`.
@@ -222,16 +334,31 @@ impl TxQueue {
 
     fn flush(&mut self) {
         let asks = std::mem::take(&mut self.asks);
+        // Taken out because nothing was sent while it was the first.
+        let mut suspect = Mbufs::<1>::new();
         while !self.ready.is_empty() {
             let count = match &self.driver {
                 &Driver::Ethdev(port, queue) => self.send_to_ethdev(port, queue, asks),
                 Driver::Double(wire) => wire.send(&mut self.ready),
             };
-            if count == 0 && !self.ready.is_empty() {
-                self.unsent.full += self.ready.len() as u64;
-                self.unsent.bytes += self.ready.bytes();
-                self.ready.free_first(BURST);
+            if count > 0 {
+                if !suspect.is_empty() {
+                    self.unsent.refused += 1;
+                    self.unsent.bytes += suspect.bytes();
+                    suspect.free_first(1);
+                }
+                continue;
             }
+            // Some drivers say of a frame that they cannot take what others say of a full queue. Then the one behind it is taken.
+            if asks && suspect.is_empty() && self.ready.len() > 1 {
+                self.ready.take(0).into_iter().for_each(|mbuf| suspect.push(mbuf));
+                self.ready.forget_first(1);
+                continue;
+            }
+            self.unsent.full += (self.ready.len() + suspect.len()) as u64;
+            self.unsent.bytes += self.ready.bytes() + suspect.bytes();
+            self.ready.free_first(BURST);
+            suspect.free_first(1);
         }
     }
 
@@ -252,9 +379,48 @@ impl TxQueue {
             }
             count = prepared;
         }
+        let begun = self.patience.as_ref().map(|_| Moment::now());
+        if let (Some(patience), Some(begun)) = (&self.patience, begun)
+            && !patience.may_call(begun.ticks)
+        {
+            return 0;
+        }
         // SAFETY: as above; the driver owns from then on as many as it says.
         let sent = unsafe { rte_eth_tx_burst(port, queue, mbufs.as_mut_ptr(), count) };
         self.ready.forget_first(sent.into());
+        if let (Some(patience), Some(begun)) = (&mut self.patience, begun) {
+            patience.called(begun, Moment::now());
+        }
         sent.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_waits_is_left_alone() {
+        let mut patience = Patience::default();
+        let at = |ticks, waits| Moment { ticks, waits };
+        assert!(patience.may_call(0));
+        patience.called(at(1000, 5), at(1000 + Patience::FAIR, 6));
+        assert!(patience.may_call(1000 + Patience::FAIR));
+        patience.called(at(1_000_000, 6), at(3_000_000, 6));
+        assert!(patience.may_call(3_000_000), "others had the CPU");
+        patience.called(at(1_000_000, 6), at(3_000_000, 7));
+        assert!(!patience.may_call(42_999_999));
+        assert!(patience.may_call(43_000_000));
+        // Another core's counter may be a little behind.
+        patience.called(at(50_000_000, 7), at(49_999_999, 8));
+        assert!(patience.may_call(50_000_000));
+    }
+
+    #[test]
+    fn waiting_shows() {
+        let before = Moment::now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let after = Moment::now();
+        assert!(after.waits > before.waits && after.ticks > before.ticks);
     }
 }

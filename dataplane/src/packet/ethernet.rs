@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use ringway_config::PRIORITY_OVER_TAG;
+
 /// Bytes of an untagged Ethernet header.
 pub const ETHERNET_HEADER_LEN: usize = 14;
 /// EtherType of an 802.1Q tag (the customer tag).
@@ -117,14 +119,16 @@ pub struct EthernetHeader {
     pub destination: MacAddress,
     /// From whom.
     pub source: MacAddress,
-    /// The VLAN of an 802.1Q tag (12 bits), 0 when there is none or it is a priority tag.
+    /// The VLAN of an 802.1Q tag (12 bits), 0 when there is none or it is a priority tag; [`PRIORITY_OVER_TAG`] when that wraps
+    /// another.
     pub vlan: u16,
     /// EtherType behind the tag, if there is one.
     pub ethertype: u16,
 }
 
 impl EthernetHeader {
-    /// Reads the header; `None` when the frame is shorter than 14 bytes. A tag that is cut off counts as none.
+    /// Reads the header; `None` when the frame is shorter than 14 bytes, or its tag is cut off: whoever pads it would make a whole
+    /// one of that, of a VLAN that nobody judged.
     #[must_use]
     #[inline]
     pub fn parse(frame: &[u8]) -> Option<Self> {
@@ -134,11 +138,17 @@ impl EthernetHeader {
         // Two bytes early, so that all eight are in the header.
         let source = u64::from_le_bytes([e, f, g, h, i, j, k, l]) >> 16;
         let (mut ethertype, mut vlan) = (be16(head, field::ETHERTYPE).unwrap_or(0), 0);
+        if frame.len() < ETHERNET_HEADER_LEN + TAG_LEN && matches!(ethertype, ETHERTYPE_VLAN | ETHERTYPE_SERVICE_VLAN) {
+            return None;
+        }
         if ethertype == ETHERTYPE_VLAN
             && let (Some(control), Some(inner)) = (be16(frame, field::TAG_CONTROL), be16(frame, field::TAG_CONTROL + 2))
         {
             vlan = control & 0x0fff;
             ethertype = inner;
+            if vlan == 0 && inner == ETHERTYPE_VLAN {
+                vlan = PRIORITY_OVER_TAG;
+            }
         }
         Some(Self { destination: MacAddress(destination), source: MacAddress(source), vlan, ethertype })
     }
@@ -212,7 +222,8 @@ mod tests {
 
         #[test]
         fn any_bytes_parse_or_are_too_short(frame: Vec<u8>) {
-            prop_assert_eq!(EthernetHeader::parse(&frame).is_some(), frame.len() >= ETHERNET_HEADER_LEN);
+            let cut_off = (14..18).contains(&frame.len()) && [[0x81, 0], [0x88, 0xa8]].contains(&[frame[12], frame[13]]);
+            prop_assert_eq!(EthernetHeader::parse(&frame).is_some(), frame.len() >= ETHERNET_HEADER_LEN && !cut_off);
         }
     }
 
@@ -236,12 +247,23 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_is_cut_off_is_no_tag() {
+    fn a_tag_is_whole_or_the_frame_is_none() {
         let mut frame = vec![0; 14];
+        for ethertype in [ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN] {
+            frame[12..14].copy_from_slice(&ethertype.to_be_bytes());
+            for cut_off in [&[][..], &[0, 20], &[0, 20, 8]] {
+                assert_eq!(EthernetHeader::parse(&[&frame, cut_off].concat()), None);
+            }
+        }
         frame[12..14].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
-        frame.extend([0x0f, 0xff]);
-        let header = EthernetHeader::parse(&frame).unwrap();
-        assert_eq!((header.vlan, header.ethertype), (0, ETHERTYPE_VLAN));
+        for (tags, vlan) in [
+            ([0, 0, 0x81, 0], PRIORITY_OVER_TAG),
+            ([0xe0, 0, 0x81, 0], PRIORITY_OVER_TAG),
+            ([0, 7, 0x81, 0], 7),
+            ([0, 0, 8, 0], 0),
+        ] {
+            assert_eq!(EthernetHeader::parse(&[&frame[..], &tags].concat()).unwrap().vlan, vlan);
+        }
         let tag = SingleVlanHeader {
             pcp: Default::default(),
             drop_eligible_indicator: false,

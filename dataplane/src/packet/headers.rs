@@ -18,13 +18,13 @@ pub mod protocol {
 pub(super) use protocol::{TCP, UDP};
 
 /// Tags that are looked behind.
-const TAGS_MAX: usize = 2;
+pub(super) const TAGS_MAX: usize = 2;
 
 /// IPv6 extension headers that are looked behind (RFC 8200, section 4): hop-by-hop options, routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
 const FRAGMENT: u8 = 44;
 const IPV4_HEADER_LEN: usize = 20;
-const IPV6_HEADER_LEN: usize = 40;
+pub(super) const IPV6_HEADER_LEN: usize = 40;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,16 @@
 use bitflags::bitflags;
 
 use super::ethernet::{ETHERNET_HEADER_LEN, be16};
-use super::headers::{Headers, Network, TCP, UDP};
+use super::headers::{Headers, IPV6_HEADER_LEN, Network, TAGS_MAX, TCP, UDP};
 use super::net_header::{NetHeader, gso_type, net_flag};
+use super::tag::TAG_LEN;
 use crate::account::DropReason;
 
 /// Segments of one frame: 64 KiB of TCP at 64 bytes each. Who asks for more wants to keep the switch busy.
 pub const SEGMENTS_OF_FRAME_MAX: usize = 1024;
+
+/// The shortest payload of segments that every NIC makes: some refuse shorter ones.
+const NIC_SEGMENT_LEN_MIN: u16 = 256;
 
 /// Where the checksum lies in a TCP and in a UDP header.
 const TCP_CHECKSUM: usize = 16;
@@ -34,6 +38,9 @@ bitflags! {
         const UDP6 = 1 << 5;
         /// To say that a checksum was found right, and be believed. A guest never may.
         const VOUCH = 1 << 6;
+        /// The receiver is told by the lengths of headers what it is to do, as NICs are, and not every packet can be told of that
+        /// way: what cannot be is done for it.
+        const BY_LAYOUT = 1 << 7;
     }
 }
 
@@ -64,6 +71,11 @@ pub struct Offload {
     is_udp: bool,
     /// Nothing is asked: the checksum was found right.
     is_vouched: bool,
+    /// Its headers are one IP header and a whole TCP or UDP header, and nothing between: the sum of their pseudo header is what a
+    /// NIC takes it for (extension headers of IPv6 it would count in).
+    is_plain: bool,
+    /// Bytes before the network header.
+    l2: u8,
     pub(super) segmentation: Option<Segmentation>,
 }
 
@@ -85,8 +97,16 @@ pub enum Way {
 
 impl Offload {
     /// A place in an array of them that is not in use.
-    pub const NONE: Self =
-        Self { csum_start: 0, csum_offset: 0, is_known: false, is_udp: false, is_vouched: false, segmentation: None };
+    pub const NONE: Self = Self {
+        csum_start: 0,
+        csum_offset: 0,
+        is_known: false,
+        is_udp: false,
+        is_vouched: false,
+        is_plain: false,
+        l2: 0,
+        segmentation: None,
+    };
 
     /// Nothing, but its transport checksum was found right by somebody whom we believe.
     const VOUCHED: Self = Self { is_vouched: true, ..Self::NONE };
@@ -109,7 +129,7 @@ impl Offload {
             return Err(DropReason::BadGsoType);
         }
         let headers = Headers::parse(head, len).ok_or(DropReason::BadCsumStart)?;
-        let mut offload = checksum(header, &headers, len)?;
+        let mut offload = checksum(header, &headers, head, len)?;
         if kind != gso_type::NONE {
             offload.segmentation = segmentation(header, &headers, &offload, head, len)?;
         }
@@ -119,6 +139,7 @@ impl Offload {
     /// How the frame gets to a receiver that can take `can`.
     #[must_use]
     pub fn way(&self, can: Abilities) -> Way {
+        let can = if can.contains(Abilities::BY_LAYOUT) && !self.has_layout() { Abilities::empty() } else { can };
         let can_sum = can.contains(Abilities::CHECKSUM);
         match self.segmentation {
             Some(segmentation) if !can_sum || !can.contains(segmentation.needs()) => {
@@ -128,6 +149,13 @@ impl Offload {
             None if !self.is_vouched && (!can_sum || !self.is_known) => Way::Sum,
             _ => Way::Pass(self.header()),
         }
+    }
+
+    /// Whether the lengths of headers say all that there is to do.
+    fn has_layout(&self) -> bool {
+        let is_near = usize::from(self.l2) <= ETHERNET_HEADER_LEN + TAGS_MAX * TAG_LEN;
+        let is_coarse = self.segmentation.is_none_or(|segmentation| segmentation.size >= NIC_SEGMENT_LEN_MIN);
+        self.is_vouched || self.is_plain && is_near && is_coarse
     }
 
     /// Bytes of the longest frame that becomes of one of `len` bytes on its way to somebody who wants no work: what an MTU
@@ -176,7 +204,8 @@ impl Offload {
             ..segmentation
         });
         // Saturated, it still lies in the frame, which has grown, too.
-        Self { csum_start: self.csum_start.saturating_add_signed(growth.into()), segmentation, ..*self }
+        let csum_start = self.csum_start.saturating_add_signed(growth.into());
+        Self { csum_start, l2: self.l2.saturating_add_signed(growth), segmentation, ..*self }
     }
 
     /// Segments that a frame of `len` bytes may have to be cut into; 0 if it need not be cut for anybody.
@@ -321,7 +350,7 @@ fn may_ask(checksum: bool, kind: u8, ecn: bool, may: Abilities) -> Result<(), Dr
 }
 
 /// The checksum that is asked for, without segmentation.
-fn checksum(header: NetHeader, headers: &Headers, len: usize) -> Result<Offload, DropReason> {
+fn checksum(header: NetHeader, headers: &Headers, head: &[u8], len: usize) -> Result<Offload, DropReason> {
     let (start, offset) = (usize::from(header.csum_start), usize::from(header.csum_offset));
     let offload = Offload { csum_start: header.csum_start, csum_offset: header.csum_offset, ..Offload::NONE };
     // Before the end of the network header nothing has such a checksum.
@@ -338,7 +367,11 @@ fn checksum(header: NetHeader, headers: &Headers, len: usize) -> Result<Offload,
     };
     match start {
         _ if start == headers.l4 && offset == own_offset => {
-            Ok(Offload { is_known: true, is_udp: headers.protocol == Some(UDP), ..offload })
+            let is_udp = headers.protocol == Some(UDP);
+            let is_whole = transport_end(headers, is_udp, head).is_some_and(|end| end <= head.len());
+            let is_bare = headers.network == Network::Ipv4 || headers.l4 - headers.l3 == IPV6_HEADER_LEN;
+            // Of at most two tags, so it fits.
+            Ok(Offload { is_known: true, is_udp, is_plain: is_whole && is_bare, l2: headers.l3 as u8, ..offload })
         }
         _ if start == headers.l4 => Err(DropReason::BadCsumOffset),
         // Of a packet in a UDP tunnel.

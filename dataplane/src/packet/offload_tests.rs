@@ -89,7 +89,7 @@ proptest! {
         gso in 0u8..6,
         mut frame in proptest::collection::vec(any::<u8>(), 14..400),
         like in 0usize..3,
-        can in 0u8..64,
+        can in 0u8..=255,
     ) {
         match like {
             0 => frame = tcp4(frame.len()),

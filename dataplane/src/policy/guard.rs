@@ -14,6 +14,9 @@ use crate::packet::{
 };
 use crate::packet::{is_tag, protocol};
 
+/// What is less is the length of an LLC frame (IEEE 802.3, section 3.2.6).
+const ETHERTYPE_MIN: u16 = 0x600;
+
 /// What a guard allows.
 #[derive(Debug)]
 pub struct Guard {
@@ -100,6 +103,7 @@ impl Guard {
             ETHERTYPE_IPV4 => self.ipv4(head, l3),
             ETHERTYPE_IPV6 => self.ipv6(head, l3, len),
             more if is_tag(more) => Err(self.unclear()),
+            len if len < ETHERTYPE_MIN && wraps_claims(head, l3) => Err(self.unclear()),
             _ => Ok(()),
         }
     }
@@ -214,6 +218,22 @@ fn asks_dhcp(packet: &[u8]) -> bool {
         && !is_fragment
         && at(packet, 16) == Some(&[0xff; 4])
         && at(packet, header_len) == Some(&[0, 68, 0, 67])
+}
+
+/// Whether an LLC frame carries, behind a SNAP header (IEEE 802, section 9.5; RFC 1042), one of the protocols that are
+/// judged: some hosts take it for the same as behind an EtherType (CVE-2021-27853 and those after it), and nobody needs it. What is
+/// cut off may be one.
+fn wraps_claims(head: &[u8], l3: usize) -> bool {
+    const SNAP: [u8; 2] = [0xaa, 0xaa];
+    const ORGANISATIONS: [[u8; 3]; 2] = [[0; 3], [0, 0, 0xf8]];
+    let Some(llc) = at::<2>(head, l3) else { return true };
+    if llc.map(|address| address & 0xfe) != SNAP {
+        return false;
+    }
+    let Some(&[_, _, _, a, b, c, high, low]) = at::<8>(head, l3) else { return true };
+    let ethertype = u16::from_be_bytes([high, low]);
+    let is_judged = [ETHERTYPE_ARP, ETHERTYPE_RARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6].contains(&ethertype);
+    ORGANISATIONS.contains(&[a, b, c]) && (is_judged || is_tag(ethertype))
 }
 
 fn at<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {

@@ -92,6 +92,37 @@ fn ipv4_sources() {
     assert_eq!(judge(&self::guard(Some(&[OWN]), None), &bad), Ok(()), "a guard of MACs does not look");
 }
 
+/// RFC 1042: some hosts take it for the same as behind an EtherType.
+#[test]
+fn nothing_is_claimed_behind_llc() {
+    let guard = usual();
+    let llc = |header: &[u8], packet: &[u8]| {
+        let len = (header.len() + packet.len() - 14) as u16;
+        [&packet[..12], &len.to_be_bytes(), header, &packet[14..]].concat()
+    };
+    for packet in [
+        arp(ETHERTYPE_ARP, OWN, [10, 0, 0, 6]),
+        arp(ETHERTYPE_RARP, OWN, [10, 0, 0, 5]),
+        udp4([10, 0, 0, 6], [10, 9, 9, 9], (1, 2)),
+        tagged(&udp4([10, 0, 0, 6], [10, 9, 9, 9], (1, 2)), &[0x8100]),
+    ] {
+        let kind = [packet[12], packet[13]];
+        for organisation in [[0, 0, 0], [0, 0, 0xf8]] {
+            let snap = [&[0xaa, 0xaa, 3], &organisation[..], &kind].concat();
+            let hidden = llc(&snap, &packet);
+            assert_eq!(judge(&guard, &hidden), Err(DropReason::GuardIp));
+            assert_eq!(judge(&guard, &tagged(&hidden, &[0x8100])), Err(DropReason::GuardIp));
+            assert_eq!(judge(&guard, &hidden[..20]), Err(DropReason::GuardIp), "cut off");
+        }
+        assert_eq!(
+            judge(&guard, &llc(&[&[0xaa, 0xaa, 3, 0, 0, 0xc][..], &kind].concat(), &packet)),
+            Ok(()),
+            "of a vendor"
+        );
+    }
+    assert_eq!(judge(&guard, &llc(&[0x42, 0x42, 3], &arp(ETHERTYPE_ARP, OWN, [10, 0, 0, 6]))), Ok(()), "spanning tree");
+}
+
 #[test]
 fn dhcp_may_be_asked() {
     let guard = usual();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use ringway_config::Unit;
 
 use super::chooser::Chooser;
-use crate::guest::PairId;
+use crate::guest::{PairId, Port};
 use crate::nic::{Queue, QueueId};
 use crate::placement::Scene;
 use crate::policy::Limit;
@@ -69,6 +69,8 @@ pub(super) struct Placement {
     pub(super) topology: Topology,
     /// Beats of control's clock.
     beats: Arc<AtomicU32>,
+    /// Ports of guests.
+    pub(super) guests: Vec<Arc<Port>>,
 }
 
 impl Placement {
@@ -280,6 +282,12 @@ impl Placement {
                 &[only] => receivers.iter().find(|&&(_, at)| at == only).copied(),
                 _ => None,
             };
+            // What has never been given a frame holds none.
+            let has_had = |&(index, _): &(u16, Location)| {
+                let guest = self.guests.iter().find(|guest| guest.id == port);
+                guest.is_none_or(|guest| guest.counters(index).transmitted.packets.get() > 0)
+            };
+            let only = only.filter(has_had);
             let steering = Steering::new(&receivers, view.steering.as_ref().ok_or(only), beats);
             view.steering = Some(steering);
         }

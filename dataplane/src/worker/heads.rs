@@ -157,7 +157,10 @@ impl Scratch {
                 *reason = DropReason::MtuExceeded;
                 return;
             }
-            let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else { return };
+            let Some(header) = EthernetHeader::parse(head.frame(len as usize)) else {
+                *reason = DropReason::Runt;
+                return;
+            };
             if !header.source.is_valid_source() {
                 *reason = DropReason::InvalidSource;
                 return;

@@ -42,9 +42,9 @@ impl Scratch {
         for index in set_bits(read.good) {
             let (key, missed_before) = (self.keys[index], missed);
             let view = flows.view();
-            let hit = view.find(self.candidates[index], key).and_then(|entry| {
-                let action = view.action_at(entry, stamp)?;
-                lookup.is_current(&view.verdict(entry)).then_some(action)
+            let hit = view.find(self.candidates[index], key).and_then(|hit| {
+                let action = view.action_at(hit, stamp)?;
+                lookup.is_current(&view.value(hit)).then_some(action)
             });
             let action = match hit {
                 Some(action) => action,
@@ -209,10 +209,10 @@ impl Lookup<'_> {
     #[inline(never)]
     fn confirm_or_decide(&self, key: FlowKey, hash: u64, flows: &mut FlowTable, missed: &mut u64) -> Decision {
         let view = flows.view();
-        if let Some(entry) = view.find(view.candidates(hash), key) {
-            let verdict = view.verdict(entry);
+        if let Some(hit) = view.find(view.candidates(hash), key) {
+            let verdict = view.value(hit);
             if self.holds(&verdict) {
-                flows.confirm(entry, self.stamp());
+                flows.confirm(hit, self.stamp());
                 self.macs.touch(verdict.source, self.now);
                 return Decision::Do(verdict.action);
             }
@@ -243,6 +243,8 @@ impl Lookup<'_> {
         let source = match self.macs.learn(station(key.source()), self.port, self.now, may_move) {
             Learnt::Here(source) => Some(source),
             Learnt::NoRoom => None,
+            // Whoever is out there could fill it and keep everybody else out.
+            Learnt::PortLimit if input.is_nic => None,
             Learnt::PortLimit => return Err(DropReason::MacLimit),
             Learnt::MovesTooOften => return Err(DropReason::MacMoveLimit),
             Learnt::Held => return Err(DropReason::MacHeld),

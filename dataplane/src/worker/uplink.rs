@@ -18,8 +18,11 @@ use crate::guest::{Delivered, Finisher, FrameHead, Frames, Room, Short, Shortage
 use crate::nic::{Mbufs, Queue, Received, SEGMENTS_MAX, TxFlags, TxQueue};
 use crate::packet::{Abilities, ETHERNET_HEADER_LEN, NetHeader, Way, net_flag};
 
-/// NIC queues that one worker can own: one of each ethdev that DPDK holds.
+/// NIC queues that one worker can own: one of each ethdev that DPDK holds, where no port is given several queues a worker.
 pub(super) const NIC_SLOTS: usize = 32;
+
+/// Bytes of the shortest frame of Ethernet, without its check sequence (IEEE 802.3, section 4.2.3.3).
+const FRAME_LEN_MIN: u32 = 60;
 
 /// NIC queues of a worker, in the slots behind those of pairs.
 pub(super) type Nics = Vec<Option<Box<Queue>>>;
@@ -38,7 +41,10 @@ pub(super) struct Moves<'a> {
 }
 
 /// What a NIC said of frames stands beside them.
-struct InMbufs<'a>(&'a Mbufs<BURST>);
+struct InMbufs<'a> {
+    mbufs: &'a Mbufs<BURST>,
+    is_virtio: bool,
+}
 
 impl Front for InMbufs<'_> {
     fn len(&self) -> usize {
@@ -48,7 +54,7 @@ impl Front for InMbufs<'_> {
     #[inline]
     fn asked(&self, index: usize, head: &FrameHead, len: usize) -> Option<NetHeader> {
         let flags = |flags| NetHeader { flags, ..NetHeader::default() };
-        match self.0.received(index) {
+        match self.mbufs.received(index, self.is_virtio) {
             Received::Unchecked => None,
             Received::Good => Some(flags(net_flag::DATA_VALID)),
             // What has no such checksum cannot lack it: the header asks for what cannot be, and the frame is dropped for that.
@@ -81,23 +87,29 @@ impl Walker {
             ..
         } = self;
         let Some(queue) = nic_at(nics, slot) else { return Visit::default() };
+        queue.serve();
         let Some(rx) = &mut queue.rx else { return Visit::default() };
         rx.receive();
         if rx.held.is_empty() {
             return Visit::default();
         }
-        let begun = rx.flood_begun;
-        let mut burst = std::mem::take(&mut rx.held);
+        let (begun, likely) = (rx.flood_begun, usize::from(rx.last_receiver));
+        let (is_virtio, mut burst) = (rx.is_virtio, std::mem::take(&mut rx.held));
         burst.prefetch();
         let mut list = ChainList::new();
         // Those for whose pieces there is no room come with the next visit.
         let count = if begun.is_some() { 1 } else { burst.len() };
         let unread = list.fill((0..count).map(|index| burst.pieces(index)));
         let (port, mtu, queue_counters) = (queue.id.port, queue.mtu, queue.counters.clone());
+        // As of a guest's burst: where the last one went.
+        let mut room = ChainList::new();
+        if let (Some(Some(pair)), Some(Some(memory))) = (pairs.get_mut(likely), memories.get(likely)) {
+            pair.reserve(memory, unread.len(), &mut room);
+        }
         let overdue = super::walk::pay_if_owed(owed, pairs);
 
         let source = Source {
-            front: InMbufs(&burst),
+            front: InMbufs { mbufs: &burst, is_virtio },
             limits: (Abilities::all(), mtu),
             begun,
             received: &queue_counters.received,
@@ -113,7 +125,6 @@ impl Walker {
         spread.begin();
         let (longest, asking) = (read.longest, read.asking);
         let frames = Frames { heads, lens, longest, list: frames_list, header_len: 0, asking, offloads, growths: None };
-        let mut room = ChainList::new();
         let mut exit = Exit {
             worker: *number,
             expected: *expected,
@@ -130,9 +141,9 @@ impl Walker {
             frames,
             vlans: has_vlans.then_some(&*vlans),
             retagged: Some(retagged),
-            likely: usize::MAX,
+            likely,
             room: &mut room,
-            last: usize::MAX,
+            last: likely,
             path: &counters.nic_to_guest,
             moves: Some(Moves { mbufs: &burst, staged: ArrayVec::new() }),
             flooded: flood,
@@ -144,8 +155,11 @@ impl Walker {
         } else {
             goes_on = exit.flood(forward, flood, outputs, begun);
         }
-        let staged = exit.moves.map(|moves| moves.staged).unwrap_or_default();
+        let (last, staged) = (exit.last as u16, exit.moves.map(|moves| moves.staged).unwrap_or_default());
         drop((list, room));
+        if let Some(Some(pair)) = pairs.get_mut(likely) {
+            pair.unreserve();
+        }
         for (to, group) in staged {
             // Nothing of the burst's memory is looked at any more but by who gets it.
             let asked = |index: usize| {
@@ -164,6 +178,7 @@ impl Walker {
         if let Some(rx) = nic_at(nics, slot).and_then(|queue| queue.rx.as_mut()) {
             rx.held = burst;
             rx.flood_begun = goes_on;
+            rx.last_receiver = last;
         }
         Visit { frames: taken, more, overdue }
     }
@@ -229,7 +244,8 @@ fn can_move(queue: &Queue, mbufs: &Mbufs<BURST>, frames: Frames<'_, '_>, group: 
     let Some(tx) = queue.tx.as_ref().filter(|_| frames.growths.is_none()) else { return false };
     set_bits(group).all(|index| {
         let asks = frames.asking >> index & 1 != 0;
-        mbufs.segments(index) <= tx.segments_max
+        frames.lens[index] >= FRAME_LEN_MIN
+            && mbufs.segments(index) <= tx.segments_max
             && (!asks || matches!(frames.offloads[index].way(tx.can), Way::Pass(_)))
     })
 }
@@ -272,6 +288,7 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
     let Some(tx) = &mut queue.tx else { return Delivered::default() };
     let (mut done, mut short) = (Delivered::default(), Shortage::default());
     let _ = tx.spare(mask.count_ones() as usize); // together, if they can be had
+    let has_grown = frames.growths.is_some();
     if frames.asking & mask == 0 && frames.longest <= tx.room {
         for index in set_bits(mask) {
             let len = frames.lens[index];
@@ -279,10 +296,13 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
                 short.empty += 1;
                 continue;
             };
-            done.copied += frames.copy_to::<true>(index, room) as u64;
+            let copied =
+                if has_grown { frames.copy_to::<true>(index, room) } else { frames.copy_to::<false>(index, room) };
+            done.copied += copied as u64;
             done.packets += 1;
             done.bytes += u64::from(len);
-            tx.fill(1, len, TxFlags::NONE);
+            let len = pad(room, len);
+            tx.fill_plain(len);
         }
     } else {
         let can = tx.can;
@@ -297,6 +317,17 @@ fn copy_to_nic(queue: &mut Queue, frames: Frames<'_, '_>, mask: u32) -> Delivere
     }
     done.bytes = account(queue, packets, bytes);
     done
+}
+
+/// Makes a frame of `len` bytes in `room` as long as one has to be: there are NICs whose queue stops at a shorter one, and what others
+/// put behind it is anybody's. How long it is.
+#[inline]
+fn pad(room: Segment<'_>, len: u32) -> u32 {
+    if len >= FRAME_LEN_MIN {
+        return len;
+    }
+    room.from_offset(len as usize).write([0; FRAME_LEN_MIN as usize].get(len as usize..).unwrap_or(&[]));
+    FRAME_LEN_MIN
 }
 
 /// Mbufs as what frames are put into.
@@ -320,8 +351,9 @@ impl Sink for IntoMbufs<'_> {
         let rooms = (spare.len() - count..spare.len()).filter_map(|index| spare.room(index));
         let pieces: ArrayVec<Segment<'_>, SEGMENTS_MAX> = rooms.take(SEGMENTS_MAX).collect();
         let copied = write(Room::of_pieces(&pieces));
+        let padded = pieces.first().map_or(len, |&first| pad(first, len));
         drop(pieces);
-        tx.fill(count, len, TxFlags::of(header, head, len as usize));
+        tx.fill(count, padded, TxFlags::of(header, head, len as usize));
         Ok(copied)
     }
 }

@@ -132,6 +132,20 @@ fn tags_inside_and_beside() {
     }
 }
 
+/// A tag of a priority over another tag: without the first, the frame would be in a VLAN of its sender's choice.
+#[test]
+fn an_access_port_sends_no_tag_behind_a_priority() {
+    for layout in LAYOUTS {
+        let (net, mut guests) = net(layout, 1);
+        let bare = frame(BROADCAST, station(0), 100, 1);
+        heard(&mut guests, 0, &with_tags(&bare, &[tag(0), tag(20)]), &[]);
+        assert_eq!(net.receive_dropped(0, DropReason::VlanNotAllowed), 1);
+        let ten = with_tags(&bare, &[[0x81, 0, 0xa0, 10]]);
+        heard(&mut guests, 0, &with_tags(&bare, &[tag(0)]), &[(2, &ten), (3, &bare), (4, &ten)]);
+        net.assert_balances();
+    }
+}
+
 /// No VLAN hears frames without one, but from a port that has none either.
 #[test]
 fn frames_without_a_vlan() {

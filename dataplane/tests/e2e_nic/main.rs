@@ -2,8 +2,11 @@
 //! switch.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod bonds;
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
+mod failures;
 mod files;
 #[path = "../guests/mod.rs"]
 mod guests;
@@ -11,6 +14,7 @@ mod kernels;
 mod others;
 #[path = "../offloads/packet.rs"]
 mod packet;
+mod steering;
 mod virtio;
 
 use std::time::Duration;

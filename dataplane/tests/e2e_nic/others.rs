@@ -5,11 +5,12 @@ use std::process::Command;
 
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::front_end::feature;
-use ringway_testbed::driver::net_header::DATA_VALID;
-use ringway_testbed::driver::{Guest, Layout, Listener, NetHeader, Options};
+use ringway_testbed::driver::net_header::{DATA_VALID, NEEDS_CSUM, gso};
+use ringway_testbed::driver::{Guest, Layout, Listener, NetHeader, Options, eventually};
 use ringway_testbed::{Namespace, Ringway, RingwayBuilder, TempDir, scratch_dir};
 
 use crate::common::{SWITCH_CPU, assert_balances, count, port_says};
+use crate::dropped;
 
 /// A switch with guests, `vm0` and on, and one NIC, `uplink`.
 fn plug(builder: RingwayBuilder, nic: (&str, &str), guests: usize, features: u64) -> (Ringway, Vec<Guest>, TempDir) {
@@ -39,7 +40,8 @@ fn a_tap_with_four_queues() {
     let interface = format!("rwt{:x}", std::process::id());
     let workers = Ringway::builder().toml("[workers]\ncpus = [0, 1]");
     let device = format!("net_tap0,iface={interface}");
-    let (ringway, mut guests, _directory) = plug(workers, (&device, "queues = 4"), 2, feature::GUEST_OFFLOADS);
+    let (ringway, mut guests, _directory) =
+        plug(workers, (&device, "queues = 4"), 2, feature::GUEST_OFFLOADS | feature::HOST_OFFLOADS);
     ringway.wait_state(&["vm1"], "running").unwrap();
     assert_eq!(port_says(&ringway, "uplink", "rx_queues"), "4");
     let workers = ringway.show("workers").unwrap();
@@ -66,7 +68,7 @@ fn a_tap_with_four_queues() {
             socket.set_read_timeout(Some(crate::SEEN)).unwrap();
             let said: Vec<u8> = (0..500).map(|byte| (byte + flow) as u8).collect();
             socket.send_to(&said, (format!("10.89.3.{host}"), 9)).unwrap();
-            let (header, came) = datagram(guest);
+            let (header, came) = datagram(guest, station);
             assert_eq!(came[42..], said);
             assert_eq!(header, NetHeader { flags: DATA_VALID, ..NetHeader::default() }, "the driver checks");
 
@@ -88,14 +90,36 @@ fn a_tap_with_four_queues() {
             assert!(frames >= 8, "{queue} {direction}: {frames}: {:?}", ringway.show("queues"));
         }
     }
+
+    // Segments of full size, which the driver would refuse to make.
+    let received = || {
+        let path = format!("/sys/class/net/{interface}/statistics/rx_packets");
+        std::fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap()
+    };
+    let before = received();
+    let mut whole = Vec::new();
+    let packet = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], kernel);
+    let packet = packet.ipv4([10, 89, 3, 2], [10, 89, 3, 1], 64).tcp(7, 7, 1, 1000).ack(1);
+    packet.write(&mut whole, &[7; 20 * 1460]).unwrap();
+    let asked = NetHeader {
+        flags: NEEDS_CSUM,
+        gso_type: gso::TCPV4,
+        hdr_len: 54,
+        gso_size: 1460,
+        csum_start: 34,
+        csum_offset: 16,
+    };
+    guests[0].pairs[0].send_asking(asked, &whole, &[4000, 8000, 12_000, 16_000, 20_000, 24_000, 28_000]);
+    assert!(eventually(|| received() >= before + 20), "{} of 20 segments came", received() - before);
+    assert_eq!(dropped(&ringway, "uplink", "nic_queue_full") + dropped(&ringway, "uplink", "nic_refused"), 0);
     assert_balances(&ringway);
 }
 
-/// The next frame that is a datagram to port 9, and what is said of it.
-fn datagram(guest: &mut Guest) -> (NetHeader, Vec<u8>) {
+/// The next frame that is a datagram to port 9 of this station, and what is said of it. What is for others may have been flooded.
+fn datagram(guest: &mut Guest, station: [u8; 6]) -> (NetHeader, Vec<u8>) {
     loop {
         let (header, came) = guest.receive_asking().unwrap();
-        if came.get(23) == Some(&17) && came[36..38] == [0, 9] {
+        if came.get(23) == Some(&17) && came[36..38] == [0, 9] && came[..6] == station {
             return (header, came);
         }
     }

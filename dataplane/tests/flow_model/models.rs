@@ -6,13 +6,14 @@ use loom::thread;
 
 use crate::flow::table::{Reader, Size, Stamp, Table};
 
-type Flows = Table<[u64; 1], [u64; 2], 1, 2>;
-type FlowReader = Reader<[u64; 1], [u64; 2], 1, 2>;
+type Flows = Table<[u64; 1], [u64; 2], 1, 1>;
+type FlowReader = Reader<[u64; 1], [u64; 2], 1, 1>;
 
 /// Every model, by name.
 pub(crate) const ALL: &[(&str, fn())] = &[
     ("an_insert_is_seen_whole_or_not_at_all", an_insert_is_seen_whole_or_not_at_all),
     ("a_reader_never_sees_an_entry_become_another", a_reader_never_sees_an_entry_become_another),
+    ("a_batch_is_deleted_under_a_reader", a_batch_is_deleted_under_a_reader),
     ("a_generation_moves_on_under_a_reader", a_generation_moves_on_under_a_reader),
     ("a_reader_that_stays_lets_go_in_between", a_reader_that_stays_lets_go_in_between),
 ];
@@ -75,6 +76,23 @@ fn a_reader_never_sees_an_entry_become_another() {
         assert!([None, Some(1), Some(3)].contains(&one), "{one:?}");
         assert!([None, Some(2)].contains(&two), "{two:?}");
         // With room for one, the one that came last is there.
+        assert_eq!(get(&table.reader(), 1), third.then_some(3));
+    });
+}
+
+/// As above, with a key that is deleted in a batch in which it comes twice.
+fn a_batch_is_deleted_under_a_reader() {
+    model(2, || {
+        let mut table = Flows::new(SIZE).unwrap();
+        assert!(insert(&mut table, 1, 1));
+        let reader = table.reader();
+        let other = thread::spawn(move || (get(&reader, 1), get(&reader, 2)));
+        assert_eq!(table.delete_batch(&[[2], [1], [1]]), 0b10);
+        assert!(insert(&mut table, 2, 2), "there was one to spare");
+        let third = insert(&mut table, 1, 3);
+        let (one, two) = other.join().unwrap();
+        assert!([None, Some(1), Some(3)].contains(&one), "{one:?}");
+        assert!([None, Some(2)].contains(&two), "{two:?}");
         assert_eq!(get(&table.reader(), 1), third.then_some(3));
     });
 }

@@ -16,7 +16,7 @@ use ringway::socket::SocketFile;
 use ringway::switch::Switch;
 use ringway::worker::Worker;
 use ringway_config::{
-    Bridge, BridgePolicy, Feature, MACS_MAX_DEFAULT, Mode, Nic, Plan, PortKind, PortPolicy, VhostUser, Workers,
+    Bridge, BridgePolicy, Feature, MACS_MAX_DEFAULT, Mode, Nic, Plan, PortKind, PortPolicy, Uplink, VhostUser, Workers,
 };
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::{Guest, Layout, Listener, Options, eventually};
@@ -121,7 +121,7 @@ impl Net {
             bridge: 0,
             mtu: setup.mtu,
             pin: None,
-            kind: PortKind::Nic(Nic { device: format!("net_none{index}"), queues: None }),
+            kind: PortKind::Nic(Nic { uplink: Uplink::Device(format!("net_none{index}")), queues: None }),
             policy: setup.nic_policy.clone(),
         };
         let plan = Plan {
@@ -129,6 +129,7 @@ impl Net {
             metrics: None,
             macs_max: MACS_MAX_DEFAULT,
             nic_allowed: false,
+            nic_memory_mib: None,
             workers: Workers { cpus: Some(Worker::allowed_cpus()[..workers].to_vec()), ..setup.placing.clone() },
             bridges: ["br0", "br1"]
                 .map(|name| Bridge { name: name.to_owned(), mac_ageing, policy: setup.bridge.clone() })

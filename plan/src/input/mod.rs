@@ -52,8 +52,12 @@ pub struct GuestInput {
     pub numa_nodes: Option<i64>,
     /// The most queue pairs that any of its NICs gets.
     pub queues_max: Option<i64>,
-    /// MSI-X vectors that its kernel can give to all its NICs.
+    /// Packed virtqueues. For guests that nova does not start; there it is `hw:virtio_packed_ring`.
+    pub packed: Option<bool>,
+    /// MSI-X vectors that its kernel has for all its devices,
     pub vectors_max: Option<i64>,
+    /// and those of them that go to others than its NICs.
+    pub vectors_other: Option<i64>,
     /// `kvm` or `qemu`.
     pub virt_type: Option<String>,
     /// The QEMU that libvirt starts; libvirt's choice unless told.
@@ -154,9 +158,45 @@ pub struct Nic {
     pub throughput: Option<String>,
     /// Features that the switch is told to withhold, as in its own configuration.
     pub mask_features: Vec<String>,
+    /// Other names under which an operator knows it: the name and the id of its Neutron port.
+    #[serde(skip)]
+    pub also: Vec<String>,
+    /// Neutron has not bound its port yet, so that socket and mode are a guess.
+    #[serde(skip)]
+    pub is_unbound: bool,
+}
+
+impl Nic {
+    /// Takes over what a later word says of it.
+    fn merge(&mut self, later: Self) {
+        // A socket that somebody names is no guess.
+        self.is_unbound = later.is_unbound || (self.is_unbound && later.socket.is_none());
+        self.bridge = later.bridge.or(self.bridge.take());
+        self.socket = later.socket.or(self.socket.take());
+        self.mode = later.mode.or(self.mode.take());
+        self.mac = later.mac.or(self.mac.take());
+        self.mtu = later.mtu.or(self.mtu);
+        // Two words for one thing: the later one holds.
+        if later.queues.is_some() || later.throughput.is_some() {
+            (self.queues, self.throughput) = (later.queues, later.throughput);
+        }
+        if !later.mask_features.is_empty() {
+            self.mask_features = later.mask_features;
+        }
+        self.also.extend(later.also);
+    }
 }
 
 impl Input {
+    /// Adds a NIC, or what is said of one that is known by this name already.
+    pub fn add_nic(&mut self, nic: Nic) {
+        let names = |known: &Nic| known.name == nic.name || known.also.contains(&nic.name);
+        match self.nic.iter_mut().find(|known| !nic.name.is_empty() && names(known)) {
+            Some(known) => known.merge(nic),
+            None => self.nic.push(nic),
+        }
+    }
+
     /// Adds a property of the flavor.
     pub fn add_flavor_property(&mut self, key: &str, value: &str) {
         self.flavor.get_or_insert_default().properties.set(key, value);
@@ -177,6 +217,24 @@ impl Input {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_said_later_of_a_nic_holds() {
+        let named = |name: &str| Nic { name: name.to_owned(), ..Nic::default() };
+        let mut input = Input::default();
+        let port = Nic { also: vec!["web1".to_owned()], is_unbound: true, mac: Some("m".to_owned()), ..named("vhu1") };
+        input.add_nic(Nic { queues: Some(2), socket: Some("/guess".into()), ..port });
+        input.add_nic(Nic { throughput: Some("low".to_owned()), mtu: Some(9000), ..named("web1") });
+        input.add_nic(named("other"));
+        input.add_nic(named(""));
+        input.add_nic(named(""));
+        assert_eq!(input.nic.iter().map(|nic| nic.name.as_str()).collect::<Vec<_>>(), ["vhu1", "other", "", ""]);
+        let nic = &input.nic[0];
+        assert_eq!((nic.queues, nic.throughput.as_deref(), nic.mtu), (None, Some("low"), Some(9000)));
+        assert_eq!((nic.mac.as_deref(), nic.is_unbound), (Some("m"), true));
+        input.add_nic(Nic { socket: Some("/s".into()), ..named("vhu1") });
+        assert!(!input.nic[0].is_unbound && input.nic[0].socket.as_deref() == Some("/s".as_ref()));
+    }
 
     #[test]
     fn a_guest_is_novas_as_soon_as_it_has_a_flavor_or_an_image() {

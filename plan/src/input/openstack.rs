@@ -31,7 +31,11 @@ struct ImageShow {
 #[derive(Deserialize)]
 struct PortShow {
     id: String,
+    name: Option<String>,
     mac_address: String,
+    #[serde(alias = "binding:vnic_type")]
+    binding_vnic_type: Option<String>,
+    // Both are shown to administrators only; to others they are null.
     #[serde(alias = "binding:vif_type")]
     binding_vif_type: Option<String>,
     #[serde(default, alias = "binding:vif_details")]
@@ -69,19 +73,22 @@ impl Input {
         Ok(())
     }
 
-    /// Adds a NIC from what `openstack port show -f json` printed: named and placed as Neutron's vhost-user drivers do.
+    /// Adds a NIC from what `openstack port show -f json` printed: named and placed as Neutron's vhost-user drivers do. A port
+    /// that is not bound yet, or whose binding is not shown to whoever asked, gets the usual place.
     ///
     /// # Errors
     /// When it is not that, or the port is bound to something else than a vhost-user socket.
     pub fn add_port(&mut self, text: &str, file: &Path) -> Result<(), InputError> {
         let shown: PortShow = read(text, file, "port")?;
         let refuse = |what: String| Err(InputError::whole_file(file, what));
-        match shown.binding_vif_type.as_deref() {
-            None | Some("vhostuser") => {}
-            Some("unbound" | "") => {
+        let is_bound = match shown.binding_vif_type.as_deref() {
+            Some("vhostuser") => true,
+            // nova binds the port when the server is created.
+            None | Some("unbound" | "") => false,
+            Some("binding_failed") => {
                 return refuse(
-                    "binding_vif_type is unbound: Neutron knows no host for the port yet; bind it with \
-                     openstack port set --host HOST"
+                    "binding_vif_type is binding_failed: no mechanism driver of Neutron's took the port on its host; \
+                     see neutron-server's log, then openstack port set --host HOST"
                         .to_owned(),
                 );
             }
@@ -91,13 +98,19 @@ impl Input {
                      that answers vhostuser on this host"
                 ));
             }
+        };
+        if let Some(other) = shown.binding_vnic_type.as_deref().filter(|&vnic| !is_bound && vnic != "normal") {
+            return refuse(format!(
+                "binding_vnic_type is {other}, which will not be bound to a vhost-user socket; \
+                 openstack port set --vnic-type normal"
+            ));
         }
         let details = &shown.binding_vif_details;
         let id: String = shown.id.chars().take(11).collect();
         let name = format!("vhu{id}");
         let socket = match details.get("vhostuser_socket") {
             Some(path) => PathBuf::from(path),
-            None if shown.binding_vif_type.is_some() => {
+            None if is_bound => {
                 return refuse(
                     "binding_vif_details has no vhostuser_socket, and nova refuses such a port \
                      (VifDetailsMissingVhostuserSockPath); set vhostuser_socket_dir for the mechanism driver"
@@ -114,11 +127,13 @@ impl Input {
                 return refuse(format!("vhostuser_mode is {other}; Neutron knows server and client"));
             }
         };
-        self.nic.push(Nic {
+        self.add_nic(Nic {
             name,
             socket: Some(socket),
             mode: Some(mode.to_owned()),
             mac: Some(shown.mac_address),
+            also: [Some(shown.id), shown.name].into_iter().flatten().filter(|name| !name.is_empty()).collect(),
+            is_unbound: !is_bound,
             ..Nic::default()
         });
         Ok(())
@@ -126,10 +141,14 @@ impl Input {
 }
 
 fn read<T: DeserializeOwned>(text: &str, file: &Path, what: &str) -> Result<T, InputError> {
+    let mend = format!("give it what `openstack {what} show -f json` prints");
+    // A list would be read as fields in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(InputError::at_line(file, 1, format!("no {what}: this is a list; {mend}")));
+    }
     serde_json::from_str(text).map_err(|error| {
         let said = error.to_string();
         let said = said.split(" at line ").next().unwrap_or_default();
-        let mend = format!("give it what `openstack {what} show -f json` prints");
         InputError::at_line(file, error.line().max(1), format!("no {what}: {said}; {mend}"))
     })
 }
@@ -183,6 +202,30 @@ mod tests {
         assert_eq!((nic.mode.as_deref(), nic.mac.as_deref()), (Some("client"), Some("fa:16:3e:00:00:01")));
     }
 
+    /// As nova finds it, and as a user who is no administrator sees it.
+    #[test]
+    fn a_port_without_a_server_has_the_usual_place() {
+        let id = r#""id": "01234567-89ab-cdef-0123-456789abcdef", "mac_address": "fa:16:3e:00:00:01", "name": "web1""#;
+        for binding in [
+            r#""binding_vif_type": "unbound", "binding_vif_details": {}, "binding_vnic_type": "normal""#,
+            r#""binding_vif_type": null, "binding_vif_details": null, "binding_vnic_type": "normal", "binding_profile": null"#,
+            r#""binding_vif_type": "", "binding_vif_details": """#,
+            r#""description": null"#,
+        ] {
+            let mut input = Input::default();
+            input.add_port(&format!("{{{id}, {binding}}}"), Path::new("p")).unwrap();
+            let nic = &input.nic[0];
+            assert!(nic.is_unbound, "{binding}");
+            assert_eq!(nic.socket.as_deref(), Some(Path::new("/var/lib/vhost_sockets/vhu01234567-89")));
+            assert_eq!((nic.mode.as_deref(), nic.mac.as_deref()), (Some("client"), Some("fa:16:3e:00:00:01")));
+            input.add_nic(Nic { name: "web1".to_owned(), queues: Some(2), ..Nic::default() });
+            assert_eq!((input.nic.len(), input.nic[0].queues), (1, Some(2)));
+            // Bound in the meantime: what Neutron says now holds.
+            input.add_port(PORT, Path::new("p")).unwrap();
+            assert!(input.nic.len() == 1 && !input.nic[0].is_unbound);
+        }
+    }
+
     #[test]
     fn what_is_something_else_is_refused_in_a_line() {
         let mut input = Input::default();
@@ -191,9 +234,15 @@ mod tests {
             "f.json:2: no flavor: invalid type: string \"4\", expected i64; give it what `openstack flavor show -f json` prints"
         );
         assert!(line(input.add_image(FLAVOR, Path::new("f"))).contains("missing field `min_ram`"));
+        assert!(
+            line(input.add_port(&format!(" [{PORT}]"), Path::new("p"))).starts_with("p:1: no port: this is a list; ")
+        );
         assert!(line(input.add_flavor("", Path::new("f"))).starts_with("f:1: no flavor: EOF"));
         assert!(line(input.add_port(&PORT.replace("\"vhostuser\"", "\"ovs\""), Path::new("p"))).contains("is ovs"));
-        assert!(line(input.add_port(&PORT.replace("\"vhostuser\"", "\"unbound\""), Path::new("p"))).contains("--host"));
+        let failed = PORT.replace("\"vhostuser\"", "\"binding_failed\"");
+        assert!(line(input.add_port(&failed, Path::new("p"))).contains("neutron-server's log"));
+        let direct = PORT.replace("\"vhostuser\"", "\"unbound\", \"binding_vnic_type\": \"direct\"");
+        assert!(line(input.add_port(&direct, Path::new("p"))).contains("--vnic-type normal"));
         assert!(
             line(input.add_port(&PORT.replace("vhostuser_socket\"", "x\""), Path::new("p")))
                 .contains("VifDetailsMissingVhostuserSockPath")

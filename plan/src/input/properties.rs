@@ -72,6 +72,11 @@ impl<'de> Deserialize<'de> for Properties {
                 Properties::from_text(text).map_err(E::custom)
             }
 
+            /// What is not there, or not shown to whoever asked.
+            fn visit_unit<E: Error>(self) -> Result<Properties, E> {
+                Ok(Properties::default())
+            }
+
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Properties, A::Error> {
                 let mut properties = Properties::default();
                 while let Some((key, value)) = map.next_entry::<String, serde_json::Value>()? {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::{Backing, Plan};
+use crate::{Backing, Need, Plan};
 
 const WIDTH: usize = 80;
 
@@ -25,12 +25,22 @@ impl Plan {
         if self.memory.cells.len() > 1 {
             wrap(&mut page, "  ", &format!("{} NUMA nodes", self.memory.cells.len()));
         }
-        let rings = if self.packed {
-            "packed permitted: the guest's driver and the switch choose"
-        } else {
-            "split (packed is not permitted)"
+        let rings = match self.nics.iter().filter(|nic| nic.packed).count() {
+            0 => "split (packed is not permitted)".to_owned(),
+            all if all == self.nics.len() => "packed permitted: the guest's driver and the switch choose".to_owned(),
+            _ => {
+                let split: Vec<&str> =
+                    self.nics.iter().filter(|nic| !nic.packed).map(|nic| nic.name.as_str()).collect();
+                format!("packed permitted: the guest's driver and the switch choose; split for {}", split.join(", "))
+            }
         };
         wrap(&mut page, "  ", &format!("rings: {rings}"));
+        if guest.iommu {
+            wrap(&mut page, "  ", "an Intel IOMMU that remaps interrupts");
+        }
+        if !guest.msix {
+            wrap(&mut page, "  ", "no MSI-X for its NICs: QEMU before 10 emulates them");
+        }
         page.push('\n');
         let _ = writeln!(
             page,
@@ -70,12 +80,10 @@ impl Plan {
             }
         }
         page.push('\n');
-        wrap(
-            &mut page,
-            "",
-            "needs: libvirt 6.3 and QEMU 4.2 for packed rings (multiqueue: libvirt 1.0.5, with vhost-user 1.2.17); nova's own \
-             least is 8.0 and 6.2",
-        );
+        let needs: Vec<String> = self.needs.iter().map(needed).collect();
+        if !needs.is_empty() {
+            wrap(&mut page, "", &format!("needs: {}", needs.join("; ")));
+        }
         wrap(&mut page, "", "next: --config for the switch, --xml for libvirt, --qemu for QEMU, --json for all of it");
         page
     }
@@ -84,7 +92,13 @@ impl Plan {
         let costs = &self.arithmetic;
         page.push_str("\nwhat it takes\n");
         let mut row = |what: &str, text: String| wrap_at(page, &format!("  {what:<18}"), &text);
-        row("MSI-X vectors", format!("{} of about {} (2N+2 for a NIC of N pairs)", costs.vectors, costs.vectors_max));
+        row(
+            "MSI-X vectors",
+            format!(
+                "{} (2N+2 for a NIC of N pairs), {} for other devices, of about {}",
+                costs.vectors, costs.vectors_other, costs.vectors_max
+            ),
+        );
         row(
             "memory for rings",
             format!(
@@ -96,9 +110,15 @@ impl Plan {
             "files of QEMU",
             format!("about {} of {} (max_files of qemu.conf)", costs.qemu_files, costs.qemu_files_max),
         );
-        let of = match costs.ringway_files_max {
-            0 => String::new(),
-            most => format!(" of {most}, its hard limit"),
+        let used = costs.ringway_files_used.map_or(String::new(), |used| format!(" beside {used} that it has,"));
+        let of = match (costs.ringway_files_max, costs.ringway_runs) {
+            (0, _) => String::new(),
+            (most, true) => format!("{used} of {most}: the limit of the switch that runs here"),
+            (most, false) => {
+                format!(
+                    " of {most}: the hard limit here, to which ringway run raises its own; a service has LimitNOFILE="
+                )
+            }
         };
         row("files of Ringway", format!("{}{of}", costs.ringway_files));
     }
@@ -116,6 +136,13 @@ impl Plan {
             ),
         );
     }
+}
+
+/// `packed rings: libvirt 6.3, QEMU 4.2`
+fn needed(need: &Need) -> String {
+    let versions = [("libvirt", need.libvirt), ("QEMU", need.qemu)];
+    let versions = versions.into_iter().filter_map(|(of, least)| Some(format!("{of} {}", least?)));
+    format!("{}: {}", need.what, versions.collect::<Vec<_>>().join(", "))
 }
 
 /// Writes text in lines of at most 80 columns, all of them indented; words that are longer stand alone.

@@ -22,18 +22,19 @@ impl Plan {
         let guest = &self.guest;
         let mut all: Vec<Vec<String>> = Vec::new();
         let mut add = |words: &[&str]| all.push(words.iter().map(|word| quoted(word)).collect());
-        // `-name` reads commas as the ends of its options.
-        add(&["-name", &doubled(&guest.name)]);
+        // `-name` reads commas as the ends of its options, and what comes before an equals sign as the name of one.
+        add(&["-name", &format!("guest={}", doubled(&guest.name))]);
         let accelerator =
             if guest.virt_type == "kvm" { ["-accel", "kvm", "-cpu", "host"] } else { ["-accel", "tcg", "-cpu", "max"] };
         add(&accelerator);
         let mib = self.memory.kib / 1024;
         add(&["-smp", &guest.vcpus.to_string(), "-m", &format!("{mib}M")]);
+        let machine = if guest.iommu { "q35,kernel-irqchip=split" } else { "q35" };
         if self.memory.cells.is_empty() {
-            add(&["-machine", "q35,memory-backend=memory0"]);
+            add(&["-machine", &format!("{machine},memory-backend=memory0")]);
             add(&["-object", &self.memory_object(0, self.memory.kib)]);
         } else {
-            add(&["-machine", "q35"]);
+            add(&["-machine", machine]);
             for cell in &self.memory.cells {
                 add(&["-object", &self.memory_object(cell.id, cell.kib)]);
                 let mut node = format!("node,nodeid={},memdev=memory{}", cell.id, cell.id);
@@ -42,6 +43,9 @@ impl Plan {
                 }
                 add(&["-numa", &node]);
             }
+        }
+        if guest.iommu {
+            add(&["-device", "intel-iommu,intremap=on,eim=on"]);
         }
         let path = |path: &Path| path.to_string_lossy().into_owned();
         if let Some(kernel) = &guest.kernel {
@@ -87,7 +91,10 @@ impl Plan {
         if nic.queue_pairs > 1 {
             device.push_str(",mq=on");
         }
-        if self.packed {
+        if !self.guest.msix {
+            device.push_str(",vectors=0");
+        }
+        if nic.packed {
             device.push_str(",packed=on");
         }
         for (name, size) in [("rx_queue_size", nic.rx_queue_size), ("tx_queue_size", nic.tx_queue_size)] {

@@ -9,6 +9,8 @@ use crate::{Backing, GuestNic, Plan};
 
 type Xml = Writer<Vec<u8>>;
 
+const QEMU_NAMESPACE: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
+
 impl Plan {
     /// The whole domain. What it boots from is there if it was said; everything else is what the interfaces need.
     pub fn xml(&self) -> String {
@@ -21,7 +23,10 @@ impl Plan {
     }
 
     fn domain(&self, xml: &mut Xml) -> io::Result<()> {
-        let domain = xml.create_element("domain").with_attribute(("type", self.guest.virt_type));
+        let mut domain = xml.create_element("domain").with_attribute(("type", self.guest.virt_type));
+        if !self.guest.msix {
+            domain = domain.with_attribute(("xmlns:qemu", QEMU_NAMESPACE));
+        }
         domain.write_inner_content(|xml| {
             text(xml, "name", &self.guest.name)?;
             let memory = self.memory.kib.to_string();
@@ -31,13 +36,44 @@ impl Plan {
             self.os(xml)?;
             xml.create_element("features").write_inner_content(|xml| {
                 empty(xml, "acpi", &[])?;
-                empty(xml, "apic", &[])
+                empty(xml, "apic", &[])?;
+                // QEMU's own, so that the IOMMU can remap what goes through it.
+                if self.guest.iommu { empty(xml, "ioapic", &[("driver", "qemu")]) } else { Ok(()) }
             })?;
             self.cpu(xml)?;
             xml.create_element("devices").write_inner_content(|xml| self.devices(xml))?;
+            if self.guest.msix { Ok(()) } else { self.without_msix(xml) }
+        })?;
+        Ok(())
+    }
+
+    /// Takes the vectors away that libvirt gives a NIC.
+    fn without_msix(&self, xml: &mut Xml) -> io::Result<()> {
+        xml.create_element("qemu:override").write_inner_content(|xml| {
+            for nic in &self.nics {
+                let alias = self.alias(nic);
+                let device = xml.create_element("qemu:device").with_attribute(("alias", alias.as_str()));
+                device.write_inner_content(|xml| {
+                    xml.create_element("qemu:frontend").write_inner_content(|xml| {
+                        empty(xml, "qemu:property", &[("name", "vectors"), ("type", "unsigned"), ("value", "0")])
+                    })?;
+                    Ok(())
+                })?;
+            }
             Ok(())
         })?;
         Ok(())
+    }
+
+    /// A name for the device that is not libvirt's to choose: one of the operator's begins with `ua-`, is no other device's in
+    /// the domain, and has no dot.
+    fn alias(&self, nic: &GuestNic) -> String {
+        let plain = |nic: &GuestNic| nic.name.replace('.', "_");
+        let before = self.nics.iter().take_while(|one| one.name != nic.name);
+        match before.filter(|one| plain(one) == plain(nic)).count() {
+            0 => format!("ua-{}", plain(nic)),
+            count => format!("ua-{}-{count}", plain(nic)),
+        }
     }
 
     fn memory_backing(&self, xml: &mut Xml) -> io::Result<()> {
@@ -126,8 +162,21 @@ impl Plan {
         for nic in &self.nics {
             self.interface(xml, nic)?;
         }
+        if self.guest.iommu {
+            self.iommu(xml)?;
+        }
         // The console of a guest that has no network yet.
         xml.create_element("serial").with_attribute(("type", "pty")).write_empty()?;
+        Ok(())
+    }
+
+    fn iommu(&self, xml: &mut Xml) -> io::Result<()> {
+        let mut driver = vec![("intremap", "on"), ("eim", "on")];
+        if self.is_novas {
+            driver.extend([("caching_mode", "on"), ("aw_bits", "48"), ("iotlb", "on")]);
+        }
+        let iommu = xml.create_element("iommu").with_attribute(("model", "intel"));
+        iommu.write_inner_content(|xml| empty(xml, "driver", &driver))?;
         Ok(())
     }
 
@@ -140,7 +189,7 @@ impl Plan {
             let queues = nic.queue_pairs.to_string();
             let sizes = [nic.rx_queue_size, nic.tx_queue_size].map(|size| size.map(|size| size.to_string()));
             let mut driver = Vec::new();
-            if self.packed {
+            if nic.packed {
                 driver.push(("packed", "on"));
             }
             if nic.queue_pairs > 1 {
@@ -164,6 +213,9 @@ impl Plan {
             }
             if let Some(mtu) = nic.mtu {
                 empty(xml, "mtu", &[("size", &mtu.to_string())])?;
+            }
+            if !self.guest.msix {
+                empty(xml, "alias", &[("name", &self.alias(nic))])?;
             }
             Ok(())
         })?;

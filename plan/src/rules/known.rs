@@ -106,6 +106,19 @@ const IMAGE: &[&str] = &[
     "watchdog_action",
 ];
 
+/// Those on which the NICs of a guest depend.
+const OURS: &[&str] = &[
+    "mem_encryption",
+    "mem_page_size",
+    "numa_cpus.{n}",
+    "numa_mem.{n}",
+    "numa_nodes",
+    "vif_model",
+    "vif_multiqueue_enabled",
+    "viommu_model",
+    "virtio_packed_ring",
+];
+
 /// Whether nova has `hw:NAME`.
 pub(crate) fn in_flavor(name: &str) -> bool {
     is_among(FLAVOR, name)
@@ -122,11 +135,24 @@ fn is_among(known: &[&str], name: &str) -> bool {
     known.contains(&name) || pattern.is_some_and(|pattern| known.contains(&pattern.as_str()))
 }
 
-/// The known name that is most like `name`, if any is: fewer than four letters apart.
-pub(crate) fn nearest(name: &str, flavor: bool) -> Option<&'static str> {
-    let known = if flavor { FLAVOR } else { IMAGE };
-    let near = known.iter().map(|&one| (distance(one, name), one)).min_by_key(|&(distance, _)| distance)?;
-    (near.0 < 4).then_some(near.1)
+/// Whether the NICs of a guest depend on it.
+pub(crate) fn is_ours(name: &str) -> bool {
+    is_among(OURS, name)
+}
+
+/// The name on which the NICs depend and of which `name`, which nova does not know, is most likely a misspelling: a fifth of
+/// its letters or less are wrong, or its words, two or more, are all in it.
+pub(crate) fn misspelt(name: &str) -> Option<String> {
+    // Of numbered names only the stem can be misspelt.
+    let said = name.split('.').next().unwrap_or_default();
+    let stem = |one: &'static str| one.trim_end_matches(".{n}");
+    let words: Vec<&str> = said.split(['_', '-']).collect();
+    let near = |one: &str| {
+        distance(one, said) <= said.len() / 5
+            || words.len() > 1 && words.iter().all(|word| one.split('_').any(|w| w == *word))
+    };
+    let found = OURS.iter().filter(|one| near(stem(one))).min_by_key(|one| distance(stem(one), said))?;
+    Some(found.replace("{n}", "N"))
 }
 
 /// Levenshtein's distance in bytes.
@@ -159,9 +185,26 @@ mod tests {
 
     #[test]
     fn a_misspelt_name_finds_its_neighbour() {
-        assert_eq!(nearest("vif_multiqueue_enable", true), Some("vif_multiqueue_enabled"));
-        assert_eq!(nearest("virtio_packed_rings", false), Some("virtio_packed_ring"));
-        assert_eq!(nearest("colour", true), None);
+        for (name, wanted) in [
+            ("vif_multiqueue_enable", "vif_multiqueue_enabled"),
+            ("vif_multiqueue", "vif_multiqueue_enabled"),
+            ("vif_multi_queue_enabled", "vif_multiqueue_enabled"),
+            ("virtio_packed_rings", "virtio_packed_ring"),
+            ("virtio_ring_packed", "virtio_packed_ring"),
+            ("packed-ring", "virtio_packed_ring"),
+            ("page_size", "mem_page_size"),
+            ("mem_pagesize", "mem_page_size"),
+            ("numa_node", "numa_nodes"),
+            ("numa_cpus.x", "numa_cpus.N"),
+            ("numa_mem", "numa_mem.N"),
+            ("viomu_model", "viommu_model"),
+        ] {
+            assert_eq!(misspelt(name).as_deref(), Some(wanted), "{name}");
+        }
+        // Neighbours of names that are no business of ours, or of nobody's.
+        for name in ["colour", "cpu_model", "net_model", "pme", "rng_mode", "model", "", "_", "numa_policy"] {
+            assert_eq!(misspelt(name), None, "{name}");
+        }
         assert_eq!(distance("kitten", "sitting"), 3);
         assert_eq!(distance("", "abc"), 3);
     }

@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::numa;
-use super::{Findings, Rule, properties};
+use super::pages::HUGE_KIB;
+use super::{Findings, Rule, guest, numa, pages, properties};
 use crate::Host;
 use crate::input::Input;
 use crate::made::{Backing, Memory};
 
 const SMALL_KIB: u64 = 4;
-/// What x86-64 has.
-const HUGE_KIB: [u64; 2] = [2 * 1024, 1024 * 1024];
 const MEMORY_MIB_MAX: i64 = 64 << 20;
 const DEAD: &str = "the NIC would appear and stay dead";
 const MEND: &str = "openstack flavor set --property hw:mem_page_size=large FLAVOR";
@@ -26,49 +24,46 @@ enum Pages {
 
 pub(crate) fn of(input: &Input, host: &Host, vcpus: Option<u32>, found: &mut Findings) -> Option<Memory> {
     let kib = memory_kib(input, found);
-    let pages = pages(input, found);
+    let asked = asked(input, found);
     let files = input.libvirt.file_backed_memory.unwrap_or(0);
     if files < 0 {
         let what = format!("{files} MiB is no amount of memory");
         found.refuse(Rule::Guest, "[libvirt] file_backed_memory", what, "use 0 for off, or the MiB for all guests");
     }
-    let backing = match (pages, files > 0) {
+    let backing = match (asked, files > 0) {
         (Err(Told), _) => None,
         (Ok(Some(_)), true) => {
             let mend = "unset hw:mem_page_size, or set file_backed_memory = 0";
             found.refuse(Rule::MemoryPagesUnsupported, "hw:mem_page_size", "the host backs memory by files", mend);
             None
         }
-        (Ok(Some(pages)), false) => huge_pages(pages, kib, input, host, found),
-        (Ok(None), true) => files_in_memory(input, host, found),
+        (Ok(Some(pages)), false) => huge_pages(pages, input, found).map(Behind::Pages),
+        (Ok(None), true) => files_in_memory(input, host, found).map(Behind::Other),
         (Ok(None), false) if input.is_novas() => {
             found.refuse(Rule::SharedMemory, "hw:mem_page_size", format!("not set: {DEAD}"), MEND);
             None
         }
-        (Ok(None), false) => Some(Backing::Memfd),
+        (Ok(None), false) => Some(Behind::Other(Backing::Memfd)),
     };
-    let cells = numa::cells(input, vcpus, kib, backing.as_ref(), found);
+    let in_pages = matches!(backing, Some(Behind::Pages(_)));
+    let cells = numa::cells(input, vcpus, kib, in_pages, found);
     let (kib, backing, cells) = (kib?, backing?, cells?);
-    if let Backing::HugePages { size_kib } = backing {
-        let wanted: u64 = cells.iter().map(|cell| cell.kib / size_kib).sum();
-        for cell in &cells {
-            if cell.kib % size_kib != 0 {
-                let what = format!("{} KiB of node {} are no whole pages of {size_kib} KiB", cell.kib, cell.id);
-                let mend =
-                    format!("give the guest a multiple of {} MiB", (size_kib / 1024).max(1) * cells.len() as u64);
-                found.refuse(Rule::PageSizeFits, "memory", what, mend);
-            }
+    let backing = match backing {
+        Behind::Pages(said) => {
+            let size_kib = said.unwrap_or_else(|| pages::large(&cells, host));
+            pages::check(&cells, size_kib, input.is_novas(), host, found);
+            Backing::HugePages { size_kib }
         }
-        let free = host.free_pages(size_kib);
-        if free < wanted {
-            let text = format!(
-                "{wanted} pages of {size_kib} KiB are needed and {free} are free here: echo {wanted} > \
-                 /sys/kernel/mm/hugepages/hugepages-{size_kib}kB/nr_hugepages"
-            );
-            found.warn("huge pages", text);
-        }
-    }
+        Behind::Other(backing) => backing,
+    };
     Some(Memory { kib, backing, cells })
+}
+
+/// What is behind the memory, before anybody has looked at the host's pages.
+enum Behind {
+    /// Huge pages of so many KiB, or of any size that is large.
+    Pages(Option<u64>),
+    Other(Backing),
 }
 
 fn memory_kib(input: &Input, found: &mut Findings) -> Option<u64> {
@@ -91,11 +86,11 @@ fn memory_kib(input: &Input, found: &mut Findings) -> Option<u64> {
 struct Told;
 
 /// What pages are asked for: nova's `_get_numa_pagesize_constraint`, or the plan's own key.
-fn pages(input: &Input, found: &mut Findings) -> Result<Option<Pages>, Told> {
+fn asked(input: &Input, found: &mut Findings) -> Result<Option<Pages>, Told> {
     if let Some(kib) = input.guest.page_size_kib {
         if input.is_novas() {
             let mend = "use hw:mem_page_size for a guest of nova's";
-            found.refuse(Rule::Twice, "page_size_kib", "the guest has a flavor or an image with properties", mend);
+            found.refuse(Rule::Twice, "page_size_kib", "the guest has a flavor or an image", mend);
             return Err(Told);
         }
         return match u64::try_from(kib) {
@@ -163,38 +158,36 @@ fn kib(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-fn huge_pages(pages: Pages, kib: Option<u64>, input: &Input, host: &Host, found: &mut Findings) -> Option<Backing> {
-    let about = if input.is_novas() { "hw:mem_page_size" } else { "page_size_kib" };
-    let size_kib = match pages {
+/// Their size in KiB; inner None for any that is large.
+fn huge_pages(pages: Pages, input: &Input, found: &mut Findings) -> Option<Option<u64>> {
+    let (about, mend) =
+        if input.is_novas() { ("hw:mem_page_size", MEND) } else { ("page_size_kib", "write 2048, or leave it out") };
+    match pages {
         Pages::Small | Pages::Kib(SMALL_KIB) => {
-            found.refuse(Rule::SharedMemory, about, format!("small pages: {DEAD}"), MEND);
-            return None;
+            found.refuse(Rule::SharedMemory, about, format!("small pages: {DEAD}"), mend);
+            None
         }
         Pages::Any => {
             let what = format!("any may end in small pages, and then {DEAD}");
-            found.refuse(Rule::SharedMemory, about, what, MEND);
-            return None;
+            found.refuse(Rule::SharedMemory, about, what, mend);
+            None
         }
-        // As nova does: the largest that the memory is a multiple of, and of which the host has enough.
-        Pages::Large => {
-            let fits = |pages: &&crate::HugePages| {
-                kib.is_some_and(|kib| kib % pages.size_kib == 0 && pages.free >= kib / pages.size_kib)
-            };
-            host.huge_pages.iter().filter(fits).map(|pages| pages.size_kib).max().unwrap_or(HUGE_KIB[0])
-        }
-        Pages::Kib(kib) if HUGE_KIB.contains(&kib) => kib,
+        Pages::Large => Some(None),
+        Pages::Kib(kib) if HUGE_KIB.contains(&kib) => Some(Some(kib)),
         Pages::Kib(kib) => {
             let what = format!("x86-64 has no pages of {kib} KiB");
             found.refuse(Rule::PageSizeInvalid, about, what, "write 2MB (2048) or 1GB (1048576)");
-            return None;
+            None
         }
-    };
-    Some(Backing::HugePages { size_kib })
+    }
 }
 
 fn files_in_memory(input: &Input, host: &Host, found: &mut Findings) -> Option<Backing> {
     let about = "qemu.conf memory_backing_dir";
     let dir = input.qemu.memory_backing_dir.clone().unwrap_or_else(|| PathBuf::from("/var/lib/libvirt/qemu/ram"));
+    if !guest::path(about, &dir, found) {
+        return None;
+    }
     let mend = "set memory_backing_dir = \"/dev/shm\" in qemu.conf, or use huge pages";
     match host.file_system(&dir) {
         Some("tmpfs" | "hugetlbfs" | "ramfs") => Some(Backing::Files { dir }),

@@ -2,12 +2,14 @@
 
 mod costs;
 mod guest;
+mod iommu;
 mod known;
 mod memory;
 mod multiqueue;
 mod nics;
 mod numa;
 mod packed;
+mod pages;
 mod pairs;
 mod properties;
 mod refusal;
@@ -56,13 +58,14 @@ impl Findings {
 pub fn plan(input: &Input, host: &Host) -> Result<Plan, Vec<Refusal>> {
     let mut found = Findings::default();
     properties::check(input, &mut found);
-    versions::check(input, &mut found);
+    iommu::encryption(input, &mut found);
     let guest = guest::of(input, &mut found);
     let vcpus = guest.as_ref().map(|guest| guest.vcpus);
-    let packed = packed::constraint(input, &mut found);
+    let packed = packed::constraint(input, host, &mut found);
     let enabled = multiqueue::constraint(input, vcpus, &mut found);
     let memory = memory::of(input, host, vcpus, &mut found);
-    let nics = nics::of(input, host, vcpus, packed, enabled, &mut found);
+    let nics = nics::of(input, host, guest.as_ref(), vcpus, packed, enabled, &mut found);
+    let needs = versions::of(input, guest.as_ref(), memory.as_ref(), &nics, &mut found);
     let (Some(guest), Some(memory), true) = (guest, memory, found.refusals.is_empty()) else {
         return Err(found.refusals);
     };
@@ -70,7 +73,7 @@ pub fn plan(input: &Input, host: &Host) -> Result<Plan, Vec<Refusal>> {
     if !found.refusals.is_empty() {
         return Err(found.refusals);
     }
-    let required_trait = packed.then_some("COMPUTE_NET_VIRTIO_PACKED");
-    let is_novas = input.is_novas();
-    Ok(Plan { guest, memory, nics, packed, arithmetic, warnings: found.warnings, required_trait, is_novas })
+    let required_trait = (packed == packed::Packed::On).then_some("COMPUTE_NET_VIRTIO_PACKED");
+    let (packed, is_novas) = (nics.iter().any(|nic| nic.packed), input.is_novas());
+    Ok(Plan { guest, memory, nics, packed, arithmetic, warnings: found.warnings, needs, required_trait, is_novas })
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use super::guest::is_xml;
 use super::multiqueue::{self, Enabled};
+use super::packed::{self, Packed};
 use super::pairs::Offer;
 use super::{Findings, Rule};
 use crate::Host;
 use crate::input::{Input, Nic};
-use crate::made::GuestNic;
+use crate::made::{Guest, GuestNic};
 
 const NAME_BYTES_MAX: usize = 32;
 const SOCKET_BYTES_MAX: usize = 107;
@@ -19,8 +21,9 @@ const NEEDED_FOR_MULTIQUEUE: [&str; 2] = ["mq", "ctrl_vq"];
 pub(crate) fn of(
     input: &Input,
     host: &Host,
+    guest: Option<&Guest>,
     vcpus: Option<u32>,
-    packed: bool,
+    packed: Packed,
     enabled: Enabled,
     found: &mut Findings,
 ) -> Vec<GuestNic> {
@@ -28,22 +31,32 @@ pub(crate) fn of(
         found.refuse(Rule::NoNic, "nic", "there is none", "add --nic name=vm1, or --port with what Neutron has");
     }
     model(input, found);
-    offered(input, host, packed, found);
     let rx_queue_size = ring_size("[libvirt] rx_queue_size", input.libvirt.rx_queue_size, found);
     let tx_queue_size = ring_size("[libvirt] tx_queue_size", input.libvirt.tx_queue_size, found);
     let cap = multiqueue::cap(input, host, found);
-    let guest = input.guest.name.as_deref().unwrap_or_default();
+    let guest_name = input.guest.name.as_deref().unwrap_or_default();
+    let msix = guest.is_none_or(|guest| guest.msix);
     let mut taken = Taken::default();
     let nics = input.nic.iter().enumerate().filter_map(|(index, nic)| {
         taken.place(nic, found);
+        if nic.is_unbound {
+            let text = format!(
+                "Neutron has not bound the port yet, or does not show how: {} is a guess; when the server is there, plan with \
+                 its port once more, or say --nic name={},socket=PATH",
+                socket(nic).display(),
+                nic.name
+            );
+            found.warn(&nic.name, text);
+        }
         let mtu = mtu(nic, host, found);
         let pairs = vcpus.and_then(|vcpus| {
             let offer =
                 Offer { vcpus, enabled, cap: cap.as_ref(), most: host.queue_pairs_max, is_novas: input.is_novas() };
             offer.pairs(nic, found)
         });
-        masked(nic, host, packed, pairs.as_ref().map_or(1, |&(pairs, _)| pairs), found);
-        let mac = mac(guest, nic, found);
+        let packed = packed::of_nic(packed, nic, found);
+        masked(nic, host, pairs.as_ref().map_or(1, |&(pairs, _)| pairs), found);
+        let mac = mac(guest_name, nic, found);
         let qemu_listens = match nic.mode.as_deref() {
             None | Some("client") => true,
             Some("server") => false,
@@ -54,9 +67,10 @@ pub(crate) fn of(
             }
         };
         let (queue_pairs, queue_pairs_from) = pairs?;
-        let withheld: BTreeSet<&String> =
-            nic.mask_features.iter().filter_map(|mask| host.masks.get(mask)).flatten().collect();
-        let features = host.features.iter().filter(|feature| !withheld.contains(feature));
+        // The switch takes each word once.
+        let mut mask_features = nic.mask_features.clone();
+        let mut seen = BTreeSet::new();
+        mask_features.retain(|mask| seen.insert(mask.clone()));
         Some(GuestNic {
             name: nic.name.clone(),
             bridge: nic.bridge.clone().unwrap_or_else(|| "br0".to_owned()),
@@ -64,13 +78,14 @@ pub(crate) fn of(
             qemu_listens,
             mac: mac?,
             mtu: mtu?,
+            packed,
             queue_pairs,
             queue_pairs_from,
             rx_queue_size,
             tx_queue_size,
-            mask_features: nic.mask_features.clone(),
-            features: features.cloned().collect(),
-            vectors: 2 * queue_pairs + 2,
+            features: host.features_without(&mask_features),
+            mask_features,
+            vectors: if msix { 2 * queue_pairs + 2 } else { 0 },
             ethtool: format!("ethtool -L eth{index} combined {queue_pairs}"),
         })
     });
@@ -83,13 +98,6 @@ fn model(input: &Input, found: &mut Findings) {
     if let Some(other) = model.filter(|&model| model != "virtio") {
         let mend = "openstack image set --property hw_vif_model=virtio IMAGE";
         found.refuse(Rule::VifModel, "hw_vif_model", format!("{other} has no virtqueues"), mend);
-    }
-}
-
-fn offered(input: &Input, host: &Host, packed: bool, found: &mut Findings) {
-    if packed && !host.offers("ring_packed") {
-        let about = if input.is_novas() { "hw:virtio_packed_ring" } else { "packed" };
-        found.refuse(Rule::Offered, about, "this switch has no packed rings", "set it to false, or upgrade Ringway");
     }
 }
 
@@ -110,16 +118,12 @@ fn ring_size(about: &str, said: Option<i64>, found: &mut Findings) -> Option<u32
 }
 
 /// Features that this plan rests on and that the port is told to withhold.
-fn masked(nic: &Nic, host: &Host, packed: bool, pairs: u32, found: &mut Findings) {
+fn masked(nic: &Nic, host: &Host, pairs: u32, found: &mut Findings) {
     let masks = |feature: &str| nic.mask_features.iter().any(|masked| masked == feature);
     let about = format!("{} mask_features", nic.name);
     for mask in nic.mask_features.iter().filter(|&mask| !host.masks.contains_key(mask)) {
         let known: Vec<&str> = host.masks.keys().map(String::as_str).collect();
         found.refuse(Rule::Offered, &about, format!("unknown feature `{mask}`"), format!("use {}", known.join(", ")));
-    }
-    if packed && masks("packed") {
-        let mend = "remove it from mask_features, or set hw:virtio_packed_ring=false";
-        found.refuse(Rule::Offered, &about, "packed is withheld and asked for", mend);
     }
     for feature in NEEDED_FOR_MULTIQUEUE {
         if pairs > 1 && masks(feature) {
@@ -165,9 +169,11 @@ impl Taken {
         let socket = socket(nic);
         let text = socket.to_string_lossy();
         if !socket.is_absolute()
+            || socket.to_str().is_none()
+            || socket.file_name().is_none()
             || text.len() > SOCKET_BYTES_MAX
             || text.ends_with('/')
-            || text.contains(|c: char| c.is_control() || c == ',')
+            || !text.chars().all(is_xml)
         {
             let what = format!("`{text}` cannot be a socket's path");
             found.refuse(Rule::Port, &format!("{} socket", nic.name), what, "write one like /run/guests/vm1.sock");

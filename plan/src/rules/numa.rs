@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Findings, Rule};
 use crate::input::Input;
-use crate::made::{Backing, Cell};
+use crate::made::Cell;
 
 /// As many as nova reads from an image.
 const NODES_MAX: i64 = 128;
@@ -14,7 +14,7 @@ pub(crate) fn cells(
     input: &Input,
     vcpus: Option<u32>,
     kib: Option<u64>,
-    backing: Option<&Backing>,
+    in_pages: bool,
     found: &mut Findings,
 ) -> Option<Vec<Cell>> {
     let nodes = nodes(input, found);
@@ -23,7 +23,6 @@ pub(crate) fn cells(
     if let Some(manual) = manual {
         return written(manual?, nodes.unwrap_or(1), vcpus, kib, found);
     }
-    let in_pages = matches!(backing, Some(Backing::HugePages { .. }));
     match nodes {
         None if !in_pages => Some(Vec::new()),
         nodes => divided(nodes.unwrap_or(1), vcpus, kib, found),

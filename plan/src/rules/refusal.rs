@@ -78,7 +78,7 @@ rules! {
     /// A model without virtio has no rings.
     VifModel: "QEMU", "net_vhost_check_net", "attaches vhost-user to virtio-net only";
     /// Names of extra specs.
-    UnknownExtraSpec: "nova", "extra spec validation", "refuses hw: names that it does not know (API 2.86 on)";
+    UnknownExtraSpec: "nova", "extra spec validation", "refuses hw: names that it does not know (API 2.86 on), and ignores them before";
     /// Names of image properties.
     UnknownImageProperty: "nova", "ImageMetaProps", "ignores image properties that it does not know, without a word";
     /// A name in the other's spelling.
@@ -91,8 +91,24 @@ rules! {
     Twice: "the plan", "one word for one thing", "does not choose between two that differ";
     /// `type=` of a domain.
     VirtType: "libvirt", "<domain type=>", "knows kvm and qemu";
+    /// Interrupts of guests that nova emulates.
+    EmulatedMsix: "QEMU", "MSI-X without KVM", "crashes before version 10 when a vhost-user device signals through MSI-X under emulation";
+    /// Interrupts of many vCPUs.
+    ManyVcpus: "libvirt", "QEMU_MAX_VCPUS_WITHOUT_EIM", "takes more than 255 vCPUs only on q35 with an Intel IOMMU in extended interrupt mode";
+    /// Models of IOMMUs.
+    ViommuModel: "nova", "_guest_add_iommu_device", "gives any IOMMU intremap, caching_mode, eim and iotlb, and libvirt (virDomainIOMMUDefValidate) takes those for model intel only; auto is virtio from libvirt 8.3 on";
+    /// Machines of IOMMUs.
+    ViommuMachine: "nova", "InvalidVIOMMUMachineType", "wants q35 for hw:viommu_model on x86-64";
+    /// Encrypted memory.
+    MemEncryption: "nova", "get_mem_encryption_constraint", "encrypts the guest's memory (SEV), and virtio devices then need VIRTIO_F_ACCESS_PLATFORM, which Ringway does not offer";
+    /// Paths.
+    AbsolutePath: "libvirt", "absFilePath", "takes paths from the root only";
+    /// A kernel and what belongs to it.
+    DirectBoot: "libvirt", "<kernel>", "boots an initrd and a command line with a kernel only";
+    /// What text may hold.
+    Text: "XML", "Char", "holds no control characters";
     /// A domain's name.
-    DomainName: "libvirt", "<name>", "wants a name without line breaks and without a slash";
+    DomainName: "libvirt", "<name>", "wants a name of 1 to 251 bytes that is not blank, without control characters and slashes";
     /// A port's name and address.
     Port: "Ringway", "[[port]]", "wants a name of 1 to 32 letters, digits, -, _, ., and a socket path from the root of at most 107 bytes, each once";
     /// The MTU.
@@ -102,11 +118,13 @@ rules! {
     /// Something to plug in.
     NoNic: "the plan", "[[nic]]", "is about the interfaces of a guest";
     /// Interrupt vectors.
-    Vectors: "the guest", "MSI-X", "has about 200 vectors, 2N+2 of them for a NIC of N pairs; without, its rings share interrupts or fail";
+    Vectors: "the guest", "MSI-X", "has about 200 vectors, 2N+2 of them for a NIC of N pairs, and others for other devices; without, rings share interrupts or fail";
     /// File descriptors.
     Files: "libvirt", "qemu.conf max_files", "ends a QEMU's rings at its limit of open files";
+    /// File descriptors of the switch.
+    OwnFiles: "Ringway", "raise_fd_limit", "raises its limit of open files to the hard one, and a port takes 2 files and 8 a queue pair";
     /// Versions.
-    Versions: "libvirt", "versions", "has multiqueue from 1.0.5 (vhost-user from 1.2.17), packed from 6.3 with QEMU 4.2; nova wants 8.0 and 6.2";
+    Versions: "libvirt", "versions", "has multiqueue from 1.0.5 (vhost-user from 1.2.17) and packed from 6.3 with QEMU 4.2; nova wants 8.0 and 6.2";
     /// Features, queues and MTU follow a guest.
     Migration: "QEMU", "migration", "resumes a guest only where its features, queues and MTU are kept";
 }

@@ -97,4 +97,8 @@ const SHAPES: &[&str] = &[
      \"hw:numa_cpus.1\" = \"3\"\n\"hw:numa_mem.0\" = 384\n\"hw:numa_mem.1\" = 128\n\"hw:mem_page_size\" = \"2MB\"\n[[nic]]\nname = \"n\"\n",
     "[flavor]\nvcpus = 2\nram = 512\nproperties = \"hw:virtio_packed_ring='yes'\"\n[libvirt]\nfile_backed_memory = 4096\n\
      [qemu]\nmemory_backing_dir = \"/dev/shm\"\n[[nic]]\nname = \"n\"\n",
+    "[guest]\nvcpus = 300\nmemory_mib = 512\npacked = false\n[[nic]]\nname = \"n\"\n",
+    "[guest]\nvcpus = 2\nmemory_mib = 512\nvirt_type = \"qemu\"\n[qemu]\nversion = \"10.0\"\n[[nic]]\nname = \"n\"\nqueues = 2\n",
+    "[flavor]\nvcpus = 4\nram = 1024\nproperties = \"hw:mem_page_size='1GB', hw:viommu_model='intel'\"\n[image.properties]\n\
+     hw_machine_type = \"q35\"\n[[nic]]\nname = \"n\"\n",
 ];

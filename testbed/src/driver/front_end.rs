@@ -204,7 +204,7 @@ impl Watch {
                     let _ = watch.stream.shutdown(Shutdown::Both);
                 }
                 drop(watch);
-                thread::sleep(Duration::from_millis(20));
+                thread::sleep(Duration::from_millis(200));
             }
         });
         watch

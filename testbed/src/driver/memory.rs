@@ -9,7 +9,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -321,6 +321,65 @@ impl DriverMemory {
     }
 }
 
+/// A piece of a guest's memory, found once: for a driver that is fast.
+#[derive(Clone, Debug)]
+pub struct Window {
+    start: NonNull<u8>,
+    len: usize,
+    // Keeps it mapped.
+    _memory: Arc<DriverMemory>,
+}
+
+impl Window {
+    /// `len` bytes from `guest` on, all in one region.
+    ///
+    /// # Panics
+    /// If they are not, or `guest` is not a multiple of 8.
+    #[must_use]
+    pub fn new(memory: &Arc<DriverMemory>, guest: u64, len: usize) -> Self {
+        let (start, left) = memory.at(guest);
+        assert!(left >= len && (start.as_ptr() as usize).is_multiple_of(8), "no {len} bytes at {guest:#x}");
+        Self { start, len, _memory: memory.clone() }
+    }
+
+    #[inline]
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < self.len && self.len - offset >= 8, "no word at {offset:#x}");
+        // SAFETY: inside what `new` found mapped, aligned as its start is; an atomic may be shared with anybody.
+        unsafe { self.start.add(offset).cast::<AtomicU64>().as_ref() }
+    }
+
+    /// The little-endian word of 8 bytes at `offset`.
+    ///
+    /// # Panics
+    /// If `offset` is no multiple of 8, or the word is not inside.
+    #[inline]
+    #[must_use]
+    pub fn load(&self, offset: usize, order: Ordering) -> u64 {
+        u64::from_le(self.word(offset).load(order))
+    }
+
+    /// Stores a little-endian word of 8 bytes at `offset`.
+    ///
+    /// # Panics
+    /// As [`Window::load`].
+    #[inline]
+    pub fn store(&self, offset: usize, value: u64, order: Ordering) {
+        self.word(offset).store(value.to_le(), order);
+    }
+
+    /// Copies `bytes` to `offset`.
+    ///
+    /// # Panics
+    /// If they are not all inside.
+    #[inline]
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= self.len && self.len - offset >= bytes.len(), "{} bytes at {offset:#x}", bytes.len());
+        // SAFETY: inside what `new` found mapped; `bytes` are private.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(offset).as_ptr(), bytes.len()) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -337,6 +396,20 @@ mod tests {
         memory.dealloc(second, 0x800);
         assert_eq!(*memory.free(), BTreeMap::from([(0x1000, 0x1000), (0x2000, 0x1000)]));
         assert_eq!(memory.alloc(8, 4096), 0x1000);
+    }
+
+    #[test]
+    fn a_window_shows_the_same_bytes() {
+        let memory = Arc::new(DriverMemory::new(&[Span::new(0x1000, 0x1000)]).unwrap());
+        let window = Window::new(&memory, 0x1800, 0x800);
+        window.write(9, b"seven b");
+        window.store(16, 7, Ordering::Relaxed);
+        assert_eq!(memory.read(0x1809, 8), b"seven b\x07");
+        assert_eq!(window.load(16, Ordering::Relaxed), 7);
+        for outside in [0x7fc, 0x800, 4] {
+            std::panic::catch_unwind(|| window.load(outside, Ordering::Relaxed)).unwrap_err();
+        }
+        std::panic::catch_unwind(|| window.write(0x7fd, b"four")).unwrap_err();
     }
 
     #[test]

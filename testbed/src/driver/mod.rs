@@ -27,7 +27,7 @@ pub mod wait;
 
 pub use front_end::{FrontEnd, Listener, Message};
 pub use guest::{Guest, Options, Pair};
-pub use memory::{DriverMemory, Span};
+pub use memory::{DriverMemory, Span, Window};
 pub use net_header::NetHeader;
 pub use queue::{Areas, Completion, Layout, Piece, Queue, RawDescriptor, Rules};
 pub use wait::{PATIENCE, eventually};

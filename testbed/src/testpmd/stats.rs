@@ -46,8 +46,16 @@ impl PortStats {
     }
 }
 
+/// `show fwd stats`: one port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "named as testpmd prints them")]
+pub struct PortForward {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+}
+
 /// `show fwd stats`: all ports together.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[allow(missing_docs, reason = "named as testpmd prints them")]
 pub struct ForwardStats {
     pub rx_packets: u64,
@@ -56,16 +64,25 @@ pub struct ForwardStats {
     pub tx_dropped: u64,
     /// Of iterations that received something; None before the first frame.
     pub cycles_per_packet: Option<f64>,
+    /// All of them, likewise.
+    pub busy_cycles: Option<f64>,
+    /// Each port, in the order of ports.
+    pub ports: Vec<PortForward>,
 }
 
 impl ForwardStats {
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (_, sums) = text.split_once("Accumulated forward statistics")?;
+        let (ports, sums) = text.split_once("Accumulated forward statistics")?;
+        let port = |text| {
+            Some(PortForward { rx_packets: after(text, "RX-packets:")?, tx_packets: after(text, "TX-packets:")? })
+        };
         Some(Self {
             rx_packets: after(sums, "RX-packets:")?,
             tx_packets: after(sums, "TX-packets:")?,
             tx_dropped: after(sums, "TX-dropped:")?,
             cycles_per_packet: after(sums, "CPU cycles/packet="),
+            busy_cycles: after(sums, "(total cycles="),
+            ports: ports.split("Forward statistics for port").skip(1).map(port).collect::<Option<_>>()?,
         })
     }
 }
@@ -156,9 +173,16 @@ mod tests {
   TX-packets: 8              TX-dropped: 2             TX-total: 10
   ++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++
 
-  CPU cycles/packet=132.25 (busy cycles=1 / total RX packets=10) at 2600 MHz Clock
+  CPU cycles/packet=132.25 (total cycles=1323 / total io packets=10) at 2600 MHz Clock
 ";
-        let stats = ForwardStats { rx_packets: 10, tx_packets: 8, tx_dropped: 2, cycles_per_packet: Some(132.25) };
+        let stats = ForwardStats {
+            rx_packets: 10,
+            tx_packets: 8,
+            tx_dropped: 2,
+            cycles_per_packet: Some(132.25),
+            busy_cycles: Some(1323.0),
+            ports: vec![PortForward { rx_packets: 5, tx_packets: 4 }],
+        };
         assert_eq!(ForwardStats::parse(text), Some(stats));
     }
 

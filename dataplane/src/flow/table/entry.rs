@@ -1,4 +1,4 @@
-//! An entry: a key, and apart from it its value, written once, then only read until every reader has let go of it.
+//! An entry: a key and the beginning of its value, and apart from it the rest, written once, then only read until every reader has let go of it.
 
 use super::super::atomics::{AtomicU64, Ordering};
 
@@ -19,6 +19,36 @@ impl<const N: usize> Words<N> for [u64; N] {
     #[inline(always)]
     fn from_words(words: [u64; N]) -> Self {
         words
+    }
+}
+
+/// What can be kept as one word beside its key, and `REST` words apart from it.
+pub trait Parts<const REST: usize>: Copy {
+    /// The word that a hit is to find, and the others.
+    fn parts(self) -> (u64, [u64; REST]);
+    /// From what [`Parts::parts`] gave.
+    fn from_parts(first: u64, rest: [u64; REST]) -> Self;
+}
+
+impl Parts<1> for [u64; 2] {
+    fn parts(self) -> (u64, [u64; 1]) {
+        (self[0], [self[1]])
+    }
+
+    fn from_parts(first: u64, [second]: [u64; 1]) -> Self {
+        [first, second]
+    }
+}
+
+impl Parts<2> for [u64; 3] {
+    #[inline(always)]
+    fn parts(self) -> (u64, [u64; 2]) {
+        (self[0], [self[1], self[2]])
+    }
+
+    #[inline(always)]
+    fn from_parts(first: u64, [second, third]: [u64; 2]) -> Self {
+        [first, second, third]
     }
 }
 
@@ -43,8 +73,8 @@ impl Stamp {
     }
 }
 
-/// What a hit reads: the key, and the first word of its value. Half a cache line for a key of two words, one for five; the whole
-/// value is in an array of its own, so that what is read for every frame is as small as can be.
+/// What a hit reads: the key, and the first word of its value. Half a cache line for a key of two words, one for five; the rest
+/// of the value is in an array of its own, so that what is read for every frame is as small as can be.
 ///
 /// All of it is atomic because the language asks for it: a writer may be at the entry while a reader, by mistake, is too. That
 /// there is no such reader is `grace`'s doing.
@@ -57,25 +87,26 @@ pub(crate) struct Entry<const KEY: usize> {
     first: AtomicU64,
 }
 
-/// The whole value of the entry of the same number.
+/// The rest of the value of the entry of the same number.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Value<const VALUE: usize>([AtomicU64; VALUE]);
+pub(crate) struct Rest<const REST: usize>([AtomicU64; REST]);
 
-impl<const VALUE: usize> Value<VALUE> {
+impl<const REST: usize> Rest<REST> {
     pub(super) fn new() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 
     /// The writer only, and only while no reader can be here.
-    pub(super) fn write(&self, value: [u64; VALUE]) {
-        for (to, word) in self.0.iter().zip(value) {
+    #[inline(always)]
+    pub(super) fn write(&self, rest: [u64; REST]) {
+        for (to, word) in self.0.iter().zip(rest) {
             to.store(word, Ordering::Relaxed);
         }
     }
 
     #[inline(always)]
-    pub(super) fn read(&self) -> [u64; VALUE] {
+    pub(super) fn read(&self) -> [u64; REST] {
         self.0.each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 }
@@ -90,6 +121,7 @@ impl<const KEY: usize> Entry<KEY> {
     }
 
     /// The writer only, and only while no reader can be here.
+    #[inline(always)]
     pub(super) fn write(&self, key: [u64; KEY], first: u64, stamp: Stamp) {
         self.set_stamp(stamp);
         for (to, word) in self.key.iter().zip(key) {
@@ -99,8 +131,15 @@ impl<const KEY: usize> Entry<KEY> {
     }
 
     /// From now on the writer does not take it for what it was, wherever it still has its number. The writer only.
+    #[inline(always)]
     pub(super) fn retire(&self) {
         self.set_stamp(Stamp::NEVER);
+    }
+
+    /// Whether the writer has taken it out of the table. The writer only.
+    #[inline(always)]
+    pub(super) fn is_retired(&self) -> bool {
+        self.stamp() == Stamp::NEVER
     }
 
     #[inline(always)]

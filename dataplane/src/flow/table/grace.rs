@@ -80,6 +80,7 @@ impl Seats {
 pub(super) struct Spare {
     ring: Box<[u32]>,
     head: usize,
+    tail: usize,
     free: usize,
     waiting: usize,
     retired: usize,
@@ -91,38 +92,62 @@ pub(super) struct Spare {
 /// Entries that are retired before it is worth asking whether they are free.
 const WORTH: usize = 64;
 
+/// Entries that are taken while one is fetched.
+const SOON: usize = 8;
+
 impl Spare {
     /// All of `count` entries.
     pub(super) fn new(count: usize) -> Self {
-        Self { ring: vec![0; count].into(), head: 0, free: 0, waiting: 0, retired: 0, epoch: 0, unused: 0 }
+        Self { ring: vec![0; count].into(), head: 0, tail: 0, free: 0, waiting: 0, retired: 0, epoch: 0, unused: 0 }
     }
 
     /// An entry that nobody can be at. None while readers hold all that there are.
+    #[inline(always)]
     pub(super) fn take(&mut self, seats: &Seats) -> Option<u32> {
-        let unused = (self.unused as usize) < self.ring.len();
-        if self.free == 0 && (!unused || self.waiting + self.retired >= WORTH) {
-            self.reclaim(seats);
+        if self.free == 0 {
+            let unused = (self.unused as usize) < self.ring.len();
+            if !unused || self.waiting + self.retired >= WORTH {
+                self.reclaim(seats);
+            }
+            if self.free == 0 {
+                self.unused += u32::from(unused);
+                return unused.then(|| self.unused - 1);
+            }
         }
-        if self.free > 0 {
-            let entry = self.ring[self.head];
-            self.head = self.wrap(self.head + 1);
-            self.free -= 1;
-            return Some(entry);
-        }
-        unused.then(|| {
-            self.unused += 1;
-            self.unused - 1
-        })
+        let entry = self.ring[self.head];
+        self.head = self.wrap(self.head + 1);
+        self.free -= 1;
+        Some(entry)
+    }
+
+    /// The entry that is likely to be taken after some others: time enough to fetch it.
+    #[inline(always)]
+    pub(super) fn soon(&self) -> Option<u32> {
+        self.ring.get(self.wrap(self.head + SOON)).copied()
     }
 
     /// Gives back an entry that is in no bucket any more.
+    #[inline(always)]
     pub(super) fn retire(&mut self, entry: u32) {
         // There are no more numbers than places.
-        let tail = self.wrap(self.head + self.free + self.waiting + self.retired);
-        self.ring[tail] = entry;
+        self.ring[self.tail] = entry;
+        self.tail = self.wrap(self.tail + 1);
         self.retired += 1;
     }
 
+    /// Gives back some.
+    #[inline(always)]
+    pub(super) fn retire_all(&mut self, entries: &[u32]) {
+        if let Some(places) = self.ring.get_mut(self.tail..self.tail + entries.len()) {
+            places.copy_from_slice(entries);
+            self.tail = self.wrap(self.tail + entries.len());
+            self.retired += entries.len();
+        } else {
+            entries.iter().for_each(|entry| self.retire(*entry));
+        }
+    }
+
+    #[inline(never)]
     fn reclaim(&mut self, seats: &Seats) {
         // Once for those that wait already, once for those retired since.
         for _ in 0..2 {
@@ -140,6 +165,7 @@ impl Spare {
         }
     }
 
+    #[inline(always)]
     fn wrap(&self, place: usize) -> usize {
         if place >= self.ring.len() { place - self.ring.len() } else { place }
     }
