@@ -91,10 +91,20 @@ pub(crate) enum Problem {
 
     #[error("`{0}` is no address to serve metrics on; write one like \"127.0.0.1:9477\" or \"[::1]:9477\", or \"off\"")]
     BadMetrics(String),
-    #[error("no CPU is listed; list at least one, or remove `cpus` to take the first of each NUMA node")]
-    NoCpu,
+    #[error("no CPU is listed; list at least one, or remove `{0}`")]
+    NoCpu(&'static str),
     #[error("there is no CPU {0}; use 0 to {max}", max = CPU_MAX)]
     BadCpu(i128),
+    #[error("`count = \"auto\"` and `per_socket` exclude each other; remove one of them")]
+    AutoPerSocket,
+    #[error("`count_max` is for workers that come and go; add `count = \"auto\"`, or remove it")]
+    MaxWithoutAuto,
+    #[error("CPU {0} is one of `reserved_cpus`; take it out of one of the two lists")]
+    ReservedCpu(i128),
+    #[error("`worker_cpus` and `worker_node` exclude each other; remove one of them")]
+    TwoPins,
+    #[error("CPU {0} is not one of the workers' `cpus`; add it there, or use one of them")]
+    PinWithoutWorker(i128),
     #[error("a flow table of {0} entries is out of range; use {min} to {max}", min = FLOW_TABLE_ENTRIES_MIN, max = FLOW_TABLE_ENTRIES_MAX)]
     BadFlowTable(i128),
     #[error("an ageing time of {0} s is out of range; use 1 to {max}", max = MAC_AGEING_SECONDS_MAX)]

@@ -46,7 +46,8 @@ use std::path::Path;
 
 pub use error::Error;
 pub use plan::{
-    Bond, BondMode, Bridge, Count, Feature, Idle, Mode, Nic, Plan, Port, PortKind, Unit, Uplink, VhostUser, Workers,
+    Bond, BondMode, Bridge, Choice, Count, Feature, Idle, Mode, Nic, Pin, Plan, Port, PortKind, Unit, Uplink,
+    VhostUser, Workers,
 };
 pub use policy::{
     BridgePolicy, Flood, IpPrefix, MAC_MOVES_DEFAULT, MACS_MAX_DEFAULT, Mac, NIC_MACS_MAX_DEFAULT,

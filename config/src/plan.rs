@@ -36,8 +36,12 @@ pub struct Workers {
     pub cpus: Option<Vec<usize>>,
     /// On how many of them.
     pub count: Count,
+    /// CPUs that no worker may have, each 0 to 1023.
+    pub reserved_cpus: Vec<usize>,
     /// What is placed as one.
     pub unit: Unit,
+    /// How a worker is chosen for it.
+    pub policy: Choice,
     /// What they do when nothing moves.
     pub idle: Idle,
     /// Flows that each worker's table holds: 1,024 to 67,108,864.
@@ -51,6 +55,11 @@ pub enum Count {
     Default,
     /// So many for each NUMA node, 1 to 1024; as many as it has CPUs at most.
     PerSocket(u16),
+    /// As many as are needed, one for each NUMA node at first, up to this many, 1 to 1024, if it is said.
+    Auto {
+        /// The most.
+        max: Option<u16>,
+    },
 }
 
 /// What of a guest goes to one worker together.
@@ -74,6 +83,41 @@ impl Unit {
             Self::Pair => "pair",
         }
     }
+}
+
+/// How a worker is chosen for a guest's queue pairs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Choice {
+    /// By the node of its memory, by measured busy time, by who talks to whom; and moved when it is worth it.
+    #[default]
+    Measured,
+    /// In turn.
+    RoundRobin,
+    /// By lot.
+    Random,
+}
+
+impl Choice {
+    /// Every way.
+    pub const ALL: [Self; 3] = [Self::Measured, Self::RoundRobin, Self::Random];
+
+    /// The name written in the file.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Measured => "measured",
+            Self::RoundRobin => "round-robin",
+            Self::Random => "random",
+        }
+    }
+}
+
+/// Where the workers of a port are to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pin {
+    /// On these CPUs, at least one, none twice, each 0 to 1023.
+    Cpus(Vec<usize>),
+    /// On this NUMA node, 0 to 1023.
+    Node(u16),
 }
 
 /// What a worker does when nothing moves.
@@ -102,7 +146,8 @@ impl Idle {
 impl Default for Workers {
     fn default() -> Self {
         let (unit, idle) = (Unit::default(), Idle::default());
-        Self { cpus: None, count: Count::Default, unit, idle, flow_table_entries: FLOW_TABLE_ENTRIES_DEFAULT }
+        let (policy, flow_table_entries) = (Choice::default(), FLOW_TABLE_ENTRIES_DEFAULT);
+        Self { cpus: None, count: Count::Default, reserved_cpus: Vec::new(), unit, policy, idle, flow_table_entries }
     }
 }
 
@@ -126,6 +171,8 @@ pub struct Port {
     pub bridge: usize,
     /// The most bytes that a packet to or from it may have, behind Ethernet header and tags: 68 to 9000.
     pub mtu: u16,
+    /// Where its workers are to be, if that is said.
+    pub pin: Option<Pin>,
     /// What is behind the port.
     pub kind: PortKind,
     /// What it may do.

@@ -35,7 +35,11 @@ pub(crate) struct Raw {
 pub(crate) struct RawWorkers {
     pub(crate) cpus: Option<Spanned<Vec<Number>>>,
     pub(crate) per_socket: Option<Number>,
+    pub(crate) count: Option<Text>,
+    pub(crate) count_max: Option<Number>,
+    pub(crate) reserved_cpus: Option<Spanned<Vec<Number>>>,
     pub(crate) placement: Option<Text>,
+    pub(crate) policy: Option<Text>,
     pub(crate) idle: Option<Text>,
     pub(crate) flow_table_entries: Option<Number>,
 }
@@ -62,6 +66,8 @@ pub(crate) struct RawPort {
     pub(crate) queues: Option<Number>,
     pub(crate) mode: Option<Text>,
     pub(crate) mtu: Option<Number>,
+    pub(crate) worker_cpus: Option<Spanned<Vec<Number>>>,
+    pub(crate) worker_node: Option<Number>,
     pub(crate) mask_features: Option<Spanned<Vec<Text>>>,
     pub(crate) access_vlan: Option<Number>,
     pub(crate) trunk_vlans: Option<Spanned<Vec<Spanned<RawVlans>>>>,

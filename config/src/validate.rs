@@ -9,14 +9,14 @@ use toml::Spanned;
 
 use crate::device::Devices;
 use crate::error::{Error, Problem};
-use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser};
+use crate::plan::{Bridge, Feature, Mode, Nic, Plan, Port, PortKind, VhostUser, Workers};
 use crate::policy::{MACS_MAX_DEFAULT, NIC_MACS_MAX_DEFAULT, PORT_MACS_MAX_DEFAULT, PortPolicy};
 use crate::raw::{Number, Raw, RawBridge, RawPort, Table, Text};
 use crate::rules::{self, Claims, MACS_MAX};
 use crate::socket::{self, Sockets};
 use crate::source::Source;
 use crate::words::{Names, backquoted, required, unknown_word};
-use crate::workers::workers;
+use crate::workers::{pin, workers};
 
 const CONTROL_SOCKET_DEFAULT: &str = "/run/ringway/control.sock";
 const METRICS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9477);
@@ -52,7 +52,7 @@ pub(crate) fn validate(source: &Source<'_>, raw: Raw, directory_exists: impl Fn(
     let workers = workers(source, raw.workers.map(|table| table.0))?;
     let bridges = bridges(source, raw.bridge)?;
     let sockets = Sockets::new(&control_socket, directory_exists);
-    let ports = ports(source, raw.port, &bridges, sockets)?;
+    let ports = ports(source, raw.port, &bridges, &workers, sockets)?;
     Ok(Plan { control_socket, metrics, macs_max, nic_allowed, nic_memory_mib, workers, bridges, ports })
 }
 
@@ -106,6 +106,7 @@ fn ports(
     source: &Source<'_>,
     raw: Vec<Spanned<Table<RawPort>>>,
     bridges: &[Bridge],
+    workers: &Workers,
     mut sockets: Sockets<impl Fn(&Path) -> bool>,
 ) -> Result<Vec<Port>, Error> {
     let (mut names, mut devices, mut claims) = (Names::of("port"), Devices::default(), Claims::default());
@@ -118,7 +119,10 @@ fn ports(
             let is_nic = is_nic(source, &kind)?;
             let bridge = bridge_index(source, &table, raw.bridge.take(), bridges)?;
             let mtu = mtu(source, raw.mtu.take())?;
+            let pin = pin(source, &raw, workers)?;
             let kind = if is_nic {
+                not_of_this_kind(source, "worker_cpus", raw.worker_cpus.as_ref(), VHOST_USER)?;
+                not_of_this_kind(source, "worker_node", raw.worker_node.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "socket", raw.socket.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mode", raw.mode.as_ref(), VHOST_USER)?;
                 not_of_this_kind(source, "mask_features", raw.mask_features.as_ref(), VHOST_USER)?;
@@ -138,7 +142,7 @@ fn ports(
             let macs_max = if is_nic { NIC_MACS_MAX_DEFAULT } else { PORT_MACS_MAX_DEFAULT };
             let default = PortPolicy { macs_max, ..PortPolicy::default() };
             let policy = claims.port(source, &name, bridge, &raw, default)?;
-            Ok(Port { name, bridge, mtu, kind, policy })
+            Ok(Port { name, bridge, mtu, pin, kind, policy })
         })
         .collect()
 }

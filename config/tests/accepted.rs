@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ringway_config::{
-    Bond, BondMode, Bridge, BridgePolicy, Count, Feature, Flood, Idle, IpPrefix, Mode, Nic, Plan, Port, PortKind,
-    PortPolicy, RateLimit, RateUnit, StaticMac, Unit, Uplink, VhostUser, Vlan, Workers, parse,
+    Bond, BondMode, Bridge, BridgePolicy, Choice, Count, Feature, Flood, Idle, IpPrefix, Mode, Nic, Pin, Plan, Port,
+    PortKind, PortPolicy, RateLimit, RateUnit, StaticMac, Unit, Uplink, VhostUser, Vlan, Workers, parse,
 };
 
 fn accept(text: &str) -> Plan {
@@ -20,6 +20,7 @@ fn guest(name: &str, mask_features: Vec<Feature>) -> Port {
         name: name.to_owned(),
         bridge: 0,
         mtu: 1500,
+        pin: None,
         kind: PortKind::VhostUser(VhostUser {
             socket: format!("/run/guests/{name}.sock").into(),
             mode: Mode::Client,
@@ -131,7 +132,7 @@ fn nic_ports() {
         ));
         let kind = PortKind::Nic(Nic { uplink: Uplink::Device(device.to_owned()), queues: None });
         let policy = PortPolicy { macs_max: 8192, ..PortPolicy::default() };
-        assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, kind, policy }]);
+        assert_eq!(plan.ports, [Port { name: "up".to_owned(), bridge: 0, mtu: 9000, pin: None, kind, policy }]);
         assert!(plan.nic_allowed);
     }
 }
@@ -237,4 +238,22 @@ fn what_ports_and_bridges_may_do() {
         ..PortPolicy::default()
     };
     assert_eq!(plan.ports[1].policy, expected);
+}
+
+#[test]
+fn where_workers_are_and_who_gets_which() {
+    let port = "name = \"vm1\"\nkind = \"vhost-user\"\nbridge = \"br0\"\nsocket = \"/s/vm1\"\n";
+    let pinned = |pin: &str, workers: &str| {
+        accept(&format!("[[bridge]]\nname = \"br0\"\n[[port]]\n{port}{pin}\n[workers]\n{workers}\n"))
+    };
+    let plan = pinned("worker_cpus = [5, 3]", "reserved_cpus = [0, 8]\npolicy = \"round-robin\"\nplacement = \"pair\"");
+    assert_eq!(plan.ports[0].pin, Some(Pin::Cpus(vec![5, 3])));
+    assert_eq!(plan.workers.reserved_cpus, [0, 8]);
+    assert_eq!((plan.workers.policy, plan.workers.unit), (Choice::RoundRobin, Unit::Pair));
+    let plan = pinned("worker_node = 1", "cpus = [3]\npolicy = \"random\"");
+    assert_eq!((plan.ports[0].pin.clone(), plan.workers.policy), (Some(Pin::Node(1)), Choice::Random));
+    assert_eq!(accept("workers.count = \"auto\"\n").workers.count, Count::Auto { max: None });
+    assert_eq!(accept("workers = { count = \"auto\", count_max = 6 }\n").workers.count, Count::Auto { max: Some(6) });
+    let plan = pinned("worker_cpus = [3]", "cpus = [2, 3]");
+    assert_eq!((plan.ports[0].pin.clone(), plan.workers.policy), (Some(Pin::Cpus(vec![3])), Choice::Measured));
 }

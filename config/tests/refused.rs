@@ -63,7 +63,9 @@ fn unknown_keys() {
     refused(
         "[workers]\n\ncpu = 3\n",
         3,
-        &["unknown key `cpu`; use one of `cpus`, `per_socket`, `placement`, `idle`, `flow_table_entries`"],
+        &[
+            "unknown key `cpu`; use one of `cpus`, `per_socket`, `count`, `count_max`, `reserved_cpus`, `placement`, `policy`, `idle`, `flow_table_entries`",
+        ],
     );
     refused(
         "[[bridge]]\nname = \"b\"\nmac_aging_seconds = 3\n",
@@ -75,7 +77,7 @@ fn unknown_keys() {
         9,
         &[
             "unknown key `mask_feature`",
-            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `bond`, `queues`, `mode`, `mtu`, `mask_features`",
+            "use one of `name`, `kind`, `bridge`, `socket`, `device`, `bond`, `queues`, `mode`, `mtu`, `worker_cpus`, `worker_node`, `mask_features`",
         ],
     );
 }
@@ -320,8 +322,17 @@ fn cpus() {
     refused("[workers]\ncpus = [0, 1,\n  0]\n", 3, &["CPU 0 is listed twice; remove one"]);
     refused("[workers]\n\ncpus = []\n", 3, &["no CPU is listed; list at least one"]);
     refused("[workers]\ncpus = [\n1024]\n", 3, &["no CPU 1024; use 0 to 1023"]);
+    let reserved = "[workers]\nreserved_cpus = [3, 4]\n";
+    refused(&format!("{reserved}cpus = [0,\n 4]\n"), 4, &["CPU 4 is one of `reserved_cpus`; take it out"]);
+    refused("[workers]\nreserved_cpus = []\n", 2, &["no CPU is listed", "remove `reserved_cpus`"]);
+    refused("[workers]\nreserved_cpus = [1, 1]\n", 2, &["CPU 1 is listed twice"]);
+    refused("[workers]\npolicy = \"best\"\n", 2, &["unknown policy `best`", "`measured`, `round-robin`, `random`"]);
     refused("[workers]\ncpus = [-1]\n", 2, &["no CPU -1; use 0 to 1023"]);
     refused("[workers]\ncpus = [99999999999999999999]\n", 2, &["use 0 to 1023"]);
+    refused("[workers]\ncount = \"many\"\n", 2, &["unknown value of `count` `many`; use `auto`"]);
+    refused("[workers]\ncount = \"auto\"\nper_socket = 2\n", 2, &["exclude each other; remove one of them"]);
+    refused("[workers]\ncount_max = 3\n", 2, &["add `count = \"auto\"`, or remove it"]);
+    refused("[workers]\ncount = \"auto\"\ncount_max = 0\n", 3, &["a number of workers of 0 is out of range"]);
     refused("[workers]\nper_socket = 0\n", 2, &["a number of workers of 0 is out of range; use 1 to 1024"]);
     refused("[workers]\n\nplacement = \"queue\"\n", 3, &["unknown placement `queue`; use one of `nic`, `pair`"]);
     refused("[workers]\nidle = \"nap\"\n", 2, &["unknown value of `idle` `nap`; use one of `sleep`, `poll`"]);
@@ -476,4 +487,22 @@ fn limits_of_zero_and_others() {
 fn kinds_of_flood() {
     refused("[[bridge]]\nname = \"b\"\nflood = [\"all\"]\n", 3, &["unknown kind of frame `all`", "`unknown_unicast`"]);
     refused("[[bridge]]\nname = \"b\"\nflood = [\"broadcast\", \"broadcast\"]\n", 3, &["`broadcast` is listed twice"]);
+}
+
+#[test]
+fn pins() {
+    refused(&good_then("worker_cpus = [0, 0]"), 8, &["CPU 0 is listed twice"]);
+    refused(&good_then("worker_cpus = []"), 8, &["no CPU is listed", "remove `worker_cpus`"]);
+    refused(&good_then("worker_cpus = [1024]"), 8, &["there is no CPU 1024; use 0 to 1023"]);
+    refused(&good_then("worker_node = 1024"), 8, &["NUMA node of 1024 is out of range; use 0 to 1023"]);
+    refused(&good_then("worker_node = 1\nworker_cpus = [0]"), 9, &["exclude each other; remove one of them"]);
+    let workers = |workers: &str, rest: &str| format!("{}\n[workers]\n{workers}\n", good_then(rest));
+    refused(&workers("cpus = [0, 1]", "worker_cpus = [1, 2]"), 8, &["CPU 2 is not one of the workers' `cpus`; add it"]);
+    refused(&workers("reserved_cpus = [2]", "worker_cpus = [1, 2]"), 8, &["CPU 2 is one of `reserved_cpus`"]);
+    let nic = |rest: &str| {
+        let bridge = "[[bridge]]\nname = \"br0\"\n[[port]]\nname = \"up\"\nkind = \"nic\"\nbridge = \"br0\"\n";
+        format!("{bridge}device = \"net_tap0\"\n{rest}")
+    };
+    refused(&nic("worker_cpus = [0]"), 8, &["`worker_cpus` is for ports of kind \"vhost-user\"; remove it"]);
+    refused(&nic("worker_node = 0"), 8, &["`worker_node` is for ports of kind \"vhost-user\"; remove it"]);
 }

@@ -11,6 +11,7 @@
 //! | [`guest`] | a vhost-user port: protocol session, memory, virtqueues |
 //! | [`nic`] | a DPDK port: EAL, mempools, mbufs, queues |
 //! | [`worker`] | the poll loop and the walk of a burst |
+//! | [`placement`] | which worker has which queue, planned |
 //! | [`switch`] | what the parts make together |
 //! | [`metrics`], [`control`] | seen and asked from outside |
 
@@ -22,6 +23,7 @@ pub mod guest;
 pub mod metrics;
 pub mod nic;
 pub mod packet;
+pub mod placement;
 pub mod policy;
 mod run;
 pub mod socket;

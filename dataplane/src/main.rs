@@ -1,6 +1,7 @@
 //! The command line: thin. What it does is in the library.
 
 mod plan;
+mod simulate;
 mod words;
 
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ enum Command {
     },
     /// Plan a guest: queue pairs, libvirt's XML, the switch's ports, and why not.
     Plan(Box<plan::Plan>),
-    /// Start and end workers of a running switch.
+    /// Start and end workers of a running switch; simulate how queues are placed on them.
     #[command(subcommand)]
     Workers(Workers),
     /// Move a queue pair of a running switch to another worker.
@@ -92,6 +93,8 @@ enum Workers {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Simulate many guests on machines of several sockets: load of each worker, remote memory, moves. Needs no switch.
+    Simulate(simulate::Simulate),
 }
 
 #[derive(Args)]
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Command::Port { what, name, json, socket } => port(what, &name, json, &socket),
         Command::Show { what, json, socket } => show(what, json, &socket),
         Command::Workers(Workers::Add { cpu, socket }) => order(&Order::AddWorker { cpu }, &socket),
+        Command::Workers(Workers::Simulate(simulate)) => simulate::command(&simulate),
         Command::Workers(Workers::Remove { number, socket }) => order(&Order::RemoveWorker { worker: number }, &socket),
         Command::Move { queue, to, socket } => order(&Order::MoveQueue { queue, worker: to }, &socket),
     };

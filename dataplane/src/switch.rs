@@ -3,23 +3,29 @@
 //! Sessions hand their pairs in here; here a worker and a slot are chosen, and all workers are told. Nothing here runs
 //! on a worker's thread.
 
+mod chooser;
+mod counts;
 mod moves;
 mod placement;
 mod roster;
+mod tender;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ringway_config::{Idle, Mode, Plan, PortKind, PortPolicy, Vlan};
+use ringway_config::{Idle, Mode, Plan, PortKind, PortPolicy, Vlan, Workers};
 
+pub use self::chooser::worker_cpus;
+use self::chooser::{Chooser, ask};
+use self::counts::Counts;
 pub use self::moves::MoveError;
 pub use self::placement::QueueRef;
 use self::placement::{PairUse, Placed, PlacedNic, Placement};
 use self::roster::Roster;
 pub use self::roster::{RosterError, Tally};
+use self::tender::Tender;
 
 use crate::cpu::timestamp;
 use crate::flow::{BEAT, MacEntry, MacLimits, MacTable, Station};
@@ -27,9 +33,10 @@ use crate::guest::ring::Direction;
 use crate::guest::{Client, Eventfd, Notifier, PairHost, PairId, Port, QueuePair, Server, Watch};
 use crate::nic::{self, Keeper, Queue, Target};
 use crate::packet::MacAddress;
+use crate::placement::NoCpus;
 use crate::policy::PortRules;
 use crate::socket::{ListenError, SocketFile};
-use crate::worker::{BridgeView, Clock, Common, PortView, Topology, Worker, first_cpus};
+use crate::worker::{BridgeView, Clock, Common, PortView, Topology, Worker};
 
 /// Without a frame for so long, a ring is armed, and a worker that has no other ones goes to sleep.
 const QUIET_MAX: Duration = Duration::from_millis(1);
@@ -40,6 +47,9 @@ pub enum StartError {
     /// A worker does not start.
     #[error(transparent)]
     Worker(#[from] RosterError),
+    /// There is no CPU for one.
+    #[error(transparent)]
+    Cpus(#[from] NoCpus),
     /// A thread or the MAC table cannot be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -83,6 +93,8 @@ pub struct Switch {
     pub bridge_of: Vec<u16>,
     /// Of each port, what it may do.
     pub policies: Vec<PortPolicy>,
+    /// What was asked for of workers.
+    plan: Workers,
     roster: Roster,
     /// Who is behind which port.
     pub macs: Arc<MacTable>,
@@ -92,13 +104,15 @@ pub struct Switch {
     beats: Arc<AtomicU32>,
     placement: Mutex<Placement>,
     moves: AtomicU64,
+    /// What the planner has done.
+    pub counts: Counts,
 }
 
 impl Switch {
     /// Starts the workers that `plan` asks for; no port is served yet.
     pub fn start(plan: &Plan) -> Result<Arc<Self>, StartError> {
         let clock = Clock::start();
-        let cpus = first_cpus(Path::new("/sys"), &Worker::allowed_cpus(), &plan.workers);
+        let cpus = worker_cpus(&plan.workers, &plan.ports)?;
         let macs = Arc::new(macs(plan)?);
         let tick = Arc::new(AtomicU32::new(0));
         // The rate of the time-stamp counter wants a moment to be measured.
@@ -109,9 +123,11 @@ impl Switch {
         let flows = plan.workers.flow_table_entries;
         let common = Common { macs: macs.clone(), tick: tick.clone(), beats: beats.clone(), flows, quiet };
         let roster = Roster::new(common);
-        let mut placement = Placement::new(plan.workers.unit, beats.clone());
+        let mut placement = Placement::new(plan.workers.unit, Chooser::new(plan), beats.clone());
         for &cpu in &cpus {
-            placement.open(roster.add(cpu)?.number);
+            let worker = roster.add(cpu)?.number;
+            placement.chooser.note_cpu(worker, cpu);
+            placement.open(worker);
         }
         let (mut ports, mut nics) = (Vec::new(), Vec::new());
         for (id, port) in (0..).zip(&plan.ports) {
@@ -140,6 +156,7 @@ impl Switch {
                 .collect(),
             bridge_of,
             policies: plan.ports.iter().map(|port| port.policy.clone()).collect(),
+            plan: plan.workers.clone(),
             roster,
             macs,
             clock,
@@ -147,6 +164,7 @@ impl Switch {
             beats,
             placement: Mutex::new(placement),
             moves: AtomicU64::new(0),
+            counts: Counts::default(),
         });
         switch.publish(&switch.placement());
         Ok(switch)
@@ -259,7 +277,7 @@ impl Switch {
     /// Every second: time goes on, stations age, ports whose memory is lost end their connections, and broken pairs are spoken
     /// of once.
     fn keep_house(&self) {
-        let mut spoken = HashMap::new();
+        let (mut spoken, mut tender) = (HashMap::new(), Tender::new(self));
         loop {
             for _ in 0..10 {
                 std::thread::sleep(BEAT);
@@ -267,6 +285,7 @@ impl Switch {
             }
             let now = self.clock.seconds() as u32;
             self.tick.store(now, Ordering::Relaxed);
+            tender.tend(self, now);
             self.macs.remove_if(|entry| {
                 let age =
                     self.bridges.get(usize::from(entry.station.bridge)).map_or(0, |bridge| bridge.mac_ageing.as_secs());
@@ -284,6 +303,42 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// Asks the kernel where the memory of a pair's guest is, and its vCPUs, unless that was asked just now.
+    fn learn(&self, pair: &QueuePair) {
+        let (port, now) = (pair.id.port, self.now());
+        let (host, machine) = {
+            let placement = self.placement();
+            if placement.chooser.is_fresh(port, &pair.memory, now) {
+                return;
+            }
+            (placement.chooser.host.clone(), placement.chooser.machine.clone())
+        };
+        let connection = self.ports.iter().find(|known| known.id == port).and_then(|port| port.connection());
+        let stream = connection.and_then(|(stream, _)| stream);
+        let known = ask((&host, &machine), stream.as_deref(), &pair.memory, now);
+        self.placement().chooser.learn(port, known);
+    }
+
+    /// The pairs that a worker has, without disabled ones: what each is called, why it is there, as an operator reads it, and whether
+    /// its memory is on another node.
+    #[must_use]
+    pub fn placed(&self, worker: u16) -> Vec<(String, String, bool)> {
+        let placement = self.placement();
+        let why = |queue| {
+            let QueueRef::Pair(id) = queue else { return None };
+            let why = placement.chooser.why(id)?;
+            Some((self.queue_name(queue), why.shown(|port| self.port_name(port)), why.is_remote()))
+        };
+        let queues = placement.queues_of(worker).into_iter().filter(|&queue| !placement.is_drained(queue));
+        queues.filter_map(why).collect()
+    }
+
+    /// The NUMA node of a CPU.
+    #[must_use]
+    pub fn node_of(&self, cpu: usize) -> Option<u16> {
+        self.placement().chooser.machine.node_of(cpu)
     }
 
     /// Takes all queues of a NIC back from their workers, and drops them.
@@ -447,6 +502,7 @@ impl nic::Host for Switch {
 
 impl PairHost for Switch {
     fn attach(&self, mut pair: QueuePair) -> bool {
+        self.learn(&pair);
         let mut placement = self.placement();
         pair.limit_out = placement.limit_out(pair.id.port);
         let id = pair.id;
@@ -485,7 +541,11 @@ impl PairHost for Switch {
     }
 
     fn forget(&self, port: u16) {
-        self.placement().forget_flows(port);
+        {
+            let mut placement = self.placement();
+            placement.forget_flows(port);
+            placement.chooser.forget(port);
+        }
         self.flush(port);
     }
 }

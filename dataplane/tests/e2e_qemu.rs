@@ -180,12 +180,6 @@ fn guests_talk() {
     for _ in 0..2 {
         net.run(1, "ethtool -L eth0 combined 1");
         net.wait_pairs(1, 1);
-        let pairs = port_says(&net.ringway, "vm1", "pairs");
-        assert_eq!(pairs, "2 offered, 1 enabled by the guest: ethtool -L eth0 combined 2");
-        // QEMU has set the second pair up, and the driver has left its buffers in there.
-        let idle = net.ringway.show_port("vm1").unwrap()["idle"].clone();
-        assert_eq!(idle[0]["msix_vectors"], serde_json::json!([3, 4]), "{idle}");
-        assert!(idle[0]["receive_buffers"].as_u64() > Some(0), "{idle}");
         net.ping(1, 3);
         net.run(1, "ethtool -L eth0 combined 2");
         net.wait_pairs(1, 2);

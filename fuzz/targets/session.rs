@@ -40,7 +40,14 @@ pub fn run(data: &[u8]) {
     front_end.stream.shutdown(Shutdown::Write).unwrap();
     let vhost = VhostUser { socket: PathBuf::new(), mode: Mode::Client, mask_features: Vec::new() };
     let kind = PortKind::VhostUser(vhost.clone());
-    let port = ringway_config::Port { name: "fuzz".to_owned(), bridge: 0, mtu: 1500, kind, policy: Default::default() };
+    let port = ringway_config::Port {
+        name: "fuzz".to_owned(),
+        bridge: 0,
+        mtu: 1500,
+        pin: None,
+        kind,
+        policy: Default::default(),
+    };
     let port = Arc::new(Port::new(0, &port, &vhost));
     let worker = Arc::new(Worker::default());
     let host: Arc<dyn PairHost> = worker.clone();

@@ -15,4 +15,5 @@ pub use client::Client;
 pub use order::Order;
 pub use port::PortCommand;
 pub use server::Server;
+pub use table::layout;
 pub use view::View;

@@ -22,6 +22,7 @@ pub(super) fn show(switch: &Switch, view: View) -> Value {
         View::Macs => macs(switch),
         View::Flows => flows(switch),
         View::Workers => workers(switch),
+        View::Rebalance => rebalance(switch),
     }
 }
 
@@ -295,9 +296,15 @@ fn workers(switch: &Switch) -> Value {
     let worker = |worker: &std::sync::Arc<crate::worker::Worker>| {
         let seconds = |mode| worker.counters.ticks(mode) as f64 / rate;
         let queues = switch.queues_of(worker.number);
+        let placement: Vec<_> = switch
+            .placed(worker.number)
+            .into_iter()
+            .map(|(queue, why, is_remote)| json!({ "queue": queue, "why": why, "remote_memory": is_remote }))
+            .collect();
         json!({
             "worker": worker.number,
             "cpu": worker.cpu,
+            "numa_node": switch.node_of(worker.cpu),
             "busy_seconds": seconds(Mode::Busy),
             "idle_seconds": seconds(Mode::Idle),
             "sleep_seconds": seconds(Mode::Sleep),
@@ -306,7 +313,29 @@ fn workers(switch: &Switch) -> Value {
             "flows": worker.flows.entries(),
             "flow_capacity": worker.flows.capacity(),
             "queues": queues,
+            "placement": placement,
         })
     };
     switch.workers().iter().map(worker).collect()
+}
+
+/// A dry run.
+fn rebalance(switch: &Switch) -> Value {
+    let plan = switch.dry_run();
+    let load = |loads: &[f64], worker: u16| loads.get(usize::from(worker)).copied();
+    let one = |one: &crate::placement::Move| {
+        json!({
+            "queue": one.unit.shown(port_name(switch, one.unit.port)),
+            "from_worker": one.from,
+            "to_worker": one.to,
+            "reason": one.reason.as_str(),
+            "why": one.why.shown(|port| switch.port_name(port)),
+            "load_from_before": load(&plan.before, one.from),
+            "load_from_after": load(&plan.after, one.from),
+            "load_to_before": load(&plan.before, one.to),
+            "load_to_after": load(&plan.after, one.to),
+            "gain": plan.gain,
+        })
+    };
+    plan.moves.iter().map(one).collect()
 }

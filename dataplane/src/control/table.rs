@@ -69,11 +69,23 @@ impl View {
             Self::Workers => &[
                 ("WORKER", |row| text(&row["worker"])),
                 ("CPU", |row| text(&row["cpu"])),
+                ("NODE", |row| text(&row["numa_node"])),
                 ("BUSY", |row| seconds(&row["busy_seconds"])),
                 ("IDLE", |row| seconds(&row["idle_seconds"])),
                 ("SLEEP", |row| seconds(&row["sleep_seconds"])),
                 ("FLOWS", |row| text(&row["flows"])),
                 ("QUEUES", |row| list(&row["queues"])),
+                ("WHY", whys),
+            ],
+            Self::Rebalance => &[
+                ("QUEUE", |row| text(&row["queue"])),
+                ("FROM", |row| text(&row["from_worker"])),
+                ("LOAD", |row| change(&row["load_from_before"], &row["load_from_after"])),
+                ("TO", |row| text(&row["to_worker"])),
+                ("LOAD", |row| change(&row["load_to_before"], &row["load_to_after"])),
+                ("FOR", |row| text(&row["reason"])),
+                ("GAIN", |row| percent(&row["gain"])),
+                ("WHY", |row| text(&row["why"])),
             ],
         };
         let rows: Vec<Vec<String>> = answer
@@ -126,9 +138,31 @@ fn seconds(value: &Value) -> String {
     format!("{:.1} s", value.as_f64().unwrap_or(0.0))
 }
 
+fn percent(share: &Value) -> String {
+    format!("{:.0} %", share.as_f64().unwrap_or(0.0) * 100.0)
+}
+
+fn change(before: &Value, after: &Value) -> String {
+    format!("{} to {}", percent(before), percent(after))
+}
+
 fn list(value: &Value) -> String {
     let items: Vec<_> = value.as_array().into_iter().flatten().map(text).collect();
     if items.is_empty() { "-".to_owned() } else { items.join(" ") }
+}
+
+/// Why queues are where they are: those together of which the same is to be said.
+fn whys(row: &Value) -> String {
+    let mut whys: Vec<(String, String)> = Vec::new();
+    for placed in row["placement"].as_array().into_iter().flatten() {
+        let (queue, why) = (text(&placed["queue"]), text(&placed["why"]));
+        match whys.iter_mut().find(|(_, known)| *known == why) {
+            Some((queues, _)) => *queues = format!("{queues} {queue}"),
+            None => whys.push((queue, why)),
+        }
+    }
+    let whys: Vec<_> = whys.iter().map(|(queues, why)| format!("{queues}: {why}")).collect();
+    if whys.is_empty() { "-".to_owned() } else { whys.join(" | ") }
 }
 
 fn drops(maps: &[&Value]) -> String {
@@ -161,7 +195,9 @@ fn unused(row: &Value) -> String {
     format!("{}; idle: MSI-X vectors {which}, {kib} KiB of the guest's memory", text(&row["pairs"]))
 }
 
-fn layout(rows: &[Vec<String>]) -> String {
+/// Rows, the titles first, as lines whose columns line up.
+#[must_use]
+pub fn layout(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &Vec<String>| {
@@ -181,6 +217,14 @@ mod tests {
         let row = json!({"allowed_macs": null, "allowed_ips": ["10.0.0.5"], "limit_in": null, "limit_out": {}, "isolated": true});
         assert_eq!(rules(&row), "ips limit_out isolated");
         assert_eq!(rules(&json!({"isolated": false})), "-");
+    }
+
+    #[test]
+    fn what_is_the_same_of_several_queues_is_said_once() {
+        let placed = |queue: &str, why: &str| json!({"queue": queue, "why": why});
+        let row = json!({"placement": [placed("vm1/0", "a"), placed("vm2/0", "b"), placed("vm1/1", "a")]});
+        assert_eq!(whys(&row), "vm1/0 vm1/1: a | vm2/0: b");
+        assert_eq!(whys(&json!({"placement": []})), "-");
     }
 
     #[test]

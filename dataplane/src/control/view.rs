@@ -13,13 +13,15 @@ pub enum View {
     Macs,
     /// Cached flows and where they go.
     Flows,
-    /// Workers: CPU, time by mode, queue pairs.
+    /// Workers: CPU, time by mode, queue pairs and why they are there.
     Workers,
+    /// Queue pairs that the planner would move now, and what that would gain; nothing is moved.
+    Rebalance,
 }
 
 impl View {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Ports, Self::Queues, Self::Macs, Self::Flows, Self::Workers];
+    pub const ALL: [Self; 6] = [Self::Ports, Self::Queues, Self::Macs, Self::Flows, Self::Workers, Self::Rebalance];
 
     /// Its method.
     #[must_use]
@@ -30,6 +32,7 @@ impl View {
             Self::Macs => "show.macs",
             Self::Flows => "show.flows",
             Self::Workers => "show.workers",
+            Self::Rebalance => "show.rebalance",
         }
     }
 }

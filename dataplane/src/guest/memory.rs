@@ -99,6 +99,12 @@ impl Region {
         self.address
     }
 
+    /// The address of its first byte in this process, to ask the kernel about it.
+    #[must_use]
+    pub fn host_address(&self) -> u64 {
+        self.host.as_ptr().addr() as u64
+    }
+
     /// Whether some of it was found not to be there: its file was cut off, or the file system is full. It holds zeros since,
     /// and is shared with nobody.
     #[must_use]

@@ -246,6 +246,13 @@ impl Port {
         }
     }
 
+    /// The connection that it has, and the memory that was shared by it.
+    #[must_use]
+    pub fn connection(&self) -> Option<(Option<Arc<UnixStream>>, Arc<GuestMemory>)> {
+        let link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((link.stream.upgrade(), link.memory.upgrade()?))
+    }
+
     /// The connection that is to end when memory is lost.
     pub(super) fn set_stream(&self, stream: &Arc<UnixStream>) {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).stream = Arc::downgrade(stream);

@@ -7,6 +7,7 @@ use crate::account::{DropCounters, DropReason, Service, Traffic};
 use crate::guest::ring::RingFault;
 use crate::guest::{Features, PairCounters, Port, PortState};
 use crate::nic;
+use crate::placement::MoveReason;
 use crate::switch::Switch;
 use crate::worker::{Mode, PathCounters, WorkerCounters};
 
@@ -18,12 +19,34 @@ pub fn collect(switch: &Switch) -> Vec<MetricFamily> {
         .gauge("build_info", "The version that runs; always 1.")
         .add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     workers(switch, &mut families);
+    placement(switch, &mut families);
     ports(switch, &mut families);
     queues(switch, &mut families);
     vhost(switch, &mut families);
     nics(switch, &mut families);
     tables(switch, &mut families);
     families.done()
+}
+
+fn placement(switch: &Switch, families: &mut Families) {
+    let mut moves =
+        families.counter("queue_moves_total", "Queue pairs that the planner has moved to another worker, by what for.");
+    for reason in MoveReason::ALL {
+        moves.add(&[("reason", reason.as_str())], switch.counts.moves(reason) as f64);
+    }
+    drop(moves);
+    families
+        .counter("rebalance_dry_runs_total", "Looks of the planner that found moves worth it, and waited for the next.")
+        .add(&[], switch.counts.dry_runs() as f64);
+    let mut remote = families.gauge(
+        "worker_remote_memory_queues",
+        "Queue pairs whose guest's memory is on another NUMA node than their worker.",
+    );
+    for worker in &switch.workers() {
+        let count = switch.placed(worker.number).into_iter().filter(|(.., is_remote)| *is_remote).count();
+        remote.add(&[("worker", &worker.number.to_string())], count as f64);
+    }
+    drop(remote);
 }
 
 fn workers(switch: &Switch, families: &mut Families) {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use ringway::guest::{Features, QUEUE_PAIRS_MAX};
-use ringway::worker::{Worker, first_cpus, parse_cpu_list};
+use ringway::switch::worker_cpus;
+use ringway::worker::{Worker, parse_cpu_list};
 use ringway_config::{Feature, PortKind};
 use ringway_plan::{Host, HugePages, Node, NodePages, SwitchPort};
 use rustix::net::sockopt::socket_peercred;
@@ -18,7 +19,10 @@ pub(super) fn gather(switch_config: Option<&Path>, control_socket: &Path) -> any
     let config = switch_config.map(ringway_config::load).transpose()?;
     let uname = rustix::system::uname();
     let allowed = Worker::allowed_cpus();
+    // Those that are listed may be another host's.
+    let listed = config.as_ref().and_then(|config| config.workers.cpus.clone());
     let workers = config.as_ref().map(|config| config.workers.clone()).unwrap_or_default();
+    let chosen = worker_cpus(&workers, config.as_ref().map_or(&[], |config| &config.ports));
     let ports = config.iter().flat_map(|config| &config.ports);
     let ports = ports.filter_map(|port| {
         let PortKind::VhostUser(kind) = &port.kind else { return None };
@@ -43,7 +47,7 @@ pub(super) fn gather(switch_config: Option<&Path>, control_socket: &Path) -> any
         files_used: running.as_ref().and_then(|files| files.used),
         files_of_running: running.is_some(),
         nodes: nodes(Path::new("/sys"), &allowed),
-        worker_cpus: first_cpus(Path::new("/sys"), &allowed, &workers),
+        worker_cpus: listed.or(chosen.ok()).unwrap_or_default(),
         huge_pages: huge_pages(Path::new("/sys")),
         masks: Feature::ALL.map(|feature| (feature.as_str().to_owned(), withheld(feature))).into(),
         needs: Features::NEEDS.map(names).into(),

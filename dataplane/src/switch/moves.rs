@@ -45,7 +45,9 @@ impl Switch {
         if from.worker == worker {
             return Ok(false);
         }
-        self.hand_over(&mut placement, QueueRef::Pair(id), worker).map(|()| true)
+        self.hand_over(&mut placement, QueueRef::Pair(id), worker)?;
+        placement.chooser.note_told(id, worker);
+        Ok(true)
     }
 
     /// Moves a queue to another worker.

@@ -136,6 +136,7 @@ impl Switch {
         let mut placement = self.placement();
         let worker = self.roster.add(cpu)?;
         Worker::set_topology(std::slice::from_ref(&worker), &Arc::new(placement.topology.clone()));
+        placement.chooser.note_cpu(worker.number, cpu);
         placement.open(worker.number);
         tracing::info!("worker {} starts on CPU {cpu}", worker.number);
         Ok(worker.number)

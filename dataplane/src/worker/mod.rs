@@ -30,7 +30,7 @@ mod walk;
 
 pub use clock::Clock;
 pub use counters::{Mode, PathCounters, WorkerCounters};
-pub use cpus::{first_cpus, parse_cpu_list};
+pub use cpus::parse_cpu_list;
 pub use handle::{Common, Worker, WorkerError};
 pub use links::WORKERS_MAX;
 pub use steering::Steering;

@@ -108,6 +108,7 @@ impl Net {
             name: format!("vm{index}"),
             bridge: usize::from(setup.apart.contains(&index)),
             mtu: if setup.narrow.contains(&index) { 1500 } else { setup.mtu },
+            pin: None,
             kind: PortKind::VhostUser(VhostUser {
                 socket: socket(index),
                 mode: if setup.servers.contains(&index) { Mode::Server } else { Mode::Client },
@@ -119,6 +120,7 @@ impl Net {
             name: format!("nic{index}"),
             bridge: 0,
             mtu: setup.mtu,
+            pin: None,
             kind: PortKind::Nic(Nic { uplink: Uplink::Device(format!("net_none{index}")), queues: None }),
             policy: setup.nic_policy.clone(),
         };

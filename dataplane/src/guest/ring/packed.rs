@@ -274,7 +274,7 @@ impl PackedRing {
         self.available(self.take_at).is_some()
     }
 
-    /// Between bursts: whether the slot published last is available again, behind all others; or, with EVENT_IDX, the driver asks
+    /// Whatever is taken: whether the slot published last is available again, behind all others; or, with EVENT_IDX, the driver asks
     /// to hear of the next one, which it does when it has found none.
     pub(super) fn is_drained(&self) -> bool {
         let event = self.driver_event.load(0, Ordering::Relaxed);

@@ -230,11 +230,12 @@ impl SplitRing {
         self.waiting() != 0
     }
 
-    /// Between bursts: whether as many chains are available as the ring holds; or, with EVENT_IDX, the driver asks to hear of the
+    /// Whatever is taken: whether as many chains are available as the ring holds; or, with EVENT_IDX, the driver asks to hear of the
     /// next one, which it does when it has found none.
     pub(super) fn is_drained(&self) -> bool {
         let event = self.event_idx.then(|| self.available.load(2 + usize::from(self.size), Ordering::Relaxed));
-        event == Some(self.publish_at) || self.waiting() == self.size
+        let available = self.available.load(1, Ordering::Acquire).wrapping_sub(self.publish_at);
+        event == Some(self.publish_at) || available == self.size
     }
 
     pub(super) fn set_kicks(&mut self, wanted: bool) {
