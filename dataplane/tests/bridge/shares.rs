@@ -13,7 +13,7 @@ use ringway::packet::Abilities;
 use ringway_config::PortPolicy;
 use ringway_testbed::driver::frame::{BROADCAST, frame, mac};
 use ringway_testbed::driver::front_end::ring;
-use ringway_testbed::driver::{Guest, Layout, Options, Piece, eventually};
+use ringway_testbed::driver::{Guest, Layout, Options, PATIENCE, Piece, eventually};
 
 use crate::guests::{LAYOUTS, Net, Setup, introduce, station};
 
@@ -230,6 +230,7 @@ fn a_frame_that_changes_while_it_is_flooded() {
     assert!(guests[0].settles());
     let piece = Piece { address, len: bytes.len() as u32, writable: false };
     let (mut heard, mut received) = (0, 0);
+    let held = || net.receive_dropped(0, DropReason::MacHeld);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -239,7 +240,10 @@ fn a_frame_that_changes_while_it_is_flooded() {
                 }
             }
         });
-        for _ in 0..300 {
+        // Until the other thread has had its turns, too.
+        let (begun, mut frames) = (Instant::now(), 0);
+        while (frames < 300 || held() < 20) && begun.elapsed() < PATIENCE {
+            frames += 1;
             guests[0].pairs[0].transmitq.add(&[piece], false).unwrap();
             kick(&guests[0]);
             let came_back = eventually(|| guests[0].pairs[0].reclaim() == 1);
@@ -257,5 +261,5 @@ fn a_frame_that_changes_while_it_is_flooded() {
         done.store(true, Ordering::Relaxed);
     });
     assert_eq!(heard, 0, "frames of a stolen station among {received}");
-    assert!(received > 0 && net.receive_dropped(0, DropReason::MacHeld) > 0);
+    assert!(received > 0 && held() > 0);
 }
