@@ -16,6 +16,7 @@ use crate::switch::Switch;
 /// ports in server mode, are gone afterwards.
 pub fn run(plan: &Plan) -> anyhow::Result<()> {
     raise_fd_limit();
+    share_arenas();
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("cannot listen for signals")?;
     let switch = Switch::start(plan)?;
     if let Some(address) = plan.metrics {
@@ -42,6 +43,14 @@ fn serve(plan: &Plan, switch: &Arc<Switch>, signals: &mut Signals) -> anyhow::Re
 
 fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Threads of ports allocate little and seldom, and there may be a thousand: unless told, glibc gives each group of them an arena of
+/// its own, which keeps what was once needed there. Workers allocate nothing.
+#[expect(unsafe_code, reason = "the allocator's own setting")]
+fn share_arenas() {
+    // SAFETY: sets a number, before there is another thread.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
 }
 
 /// As many file descriptors as the system allows: each connection is two, each queue pair up to eight more, and the usual soft

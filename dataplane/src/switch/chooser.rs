@@ -349,10 +349,16 @@ pub(super) fn ask(
     let spans = |start: fn(&Region) -> u64| -> Vec<Span> {
         memory.regions().iter().map(|region| Span { start: start(region), len: region.address().len }).collect()
     };
-    let (theirs, ours) = (spans(|region| region.address().user), spans(Region::host_address));
-    let by_node = host.memory(pid.map(|pid| (pid, &*theirs)), &ours);
+    let home = match &machine.nodes[..] {
+        // The kernel's answer would be long, and known beforehand.
+        [only] => Home::Memory(only.id),
+        _ => {
+            let (theirs, ours) = (spans(|region| region.address().user), spans(Region::host_address));
+            home_of(&host.memory(pid.map(|pid| (pid, &*theirs)), &ours))
+        }
+    };
     let vcpus = pid.map(|pid| host.vcpus(pid, machine)).unwrap_or_default();
-    Known { home: home_of(&by_node), vcpus, memory: Arc::as_ptr(memory).addr(), at: now }
+    Known { home, vcpus, memory: Arc::as_ptr(memory).addr(), at: now }
 }
 
 #[cfg(test)]

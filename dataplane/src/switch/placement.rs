@@ -165,7 +165,13 @@ impl Placement {
                 return Some(worker);
             }
         }
-        let scene = self.scene_without(Some(id));
+        // Where there is one worker, nothing depends on who else it serves.
+        let is_alone = self.open_workers().nth(1).is_none();
+        let scene = if is_alone {
+            self.chooser.scene(std::iter::empty(), &HashMap::new(), self.taken.len() as u16, has_room)
+        } else {
+            self.scene_without(Some(id))
+        };
         self.chooser.choose(id, scene)
     }
 

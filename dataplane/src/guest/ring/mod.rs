@@ -203,8 +203,10 @@ impl Ring {
     #[must_use]
     pub fn count_available(&mut self, memory: &GuestMemory) -> (u32, u64) {
         let (mut chains, mut bytes) = (0, 0);
+        // Not on the stack, which each session's thread would keep.
+        let mut list = Box::new(ChainList::new());
         while chains < u32::from(self.size()) {
-            let mut list = ChainList::new();
+            list.clear();
             self.take(memory, BURST, &mut list);
             if list.chains.is_empty() {
                 break;

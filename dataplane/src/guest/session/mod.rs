@@ -220,7 +220,9 @@ impl Session {
     fn spare(&self, index: u16) -> Option<SparePair> {
         let slot = usize::from(index) * 2;
         let rings = self.vrings.get(slot..slot + 2)?;
-        if rings.iter().any(|ring| ring.size == 0 || ring.areas.is_none())
+        // Of one pair there is nothing that the guest could enable.
+        if self.vrings.len() <= 2
+            || rings.iter().any(|ring| ring.size == 0 || ring.areas.is_none())
             || self.is_enabled(slot)
             || self.is_enabled(slot + 1)
         {
