@@ -52,7 +52,7 @@ enum {
 	STEPS = 128,            /* of the histogram for each power of two: a step is under 1 % */
 	BUCKETS = 58 * STEPS,
 	WINDOW_MS = 20,
-	PACE_PER_CENT = 99,     /* of what is due in a window, to have kept the pace */
+	PACE_PER_CENT = 93,     /* of what is due in a window, to have kept the pace */
 	WINDOWS_PER_FIGURE = 10,
 };
 
