@@ -30,7 +30,7 @@ impl<K, V, const KEY: usize, const REST: usize> Clone for View<'_, K, V, KEY, RE
 
 impl<K, V, const KEY: usize, const REST: usize> Copy for View<'_, K, V, KEY, REST> {}
 
-/// Where a key may be: the entry of the first way that fits, or [`NONE`], or [`ELSEWHERE`].
+/// Where a key may be: the entry of the first way that fits, or `NONE`, or `ELSEWHERE`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Candidates(u32);
 
